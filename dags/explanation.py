@@ -9,8 +9,8 @@ default still answers, it asks again.
 
 **What to do when it fails.**
 
-- It asks again at once: the last answer was none (a cause or an owner is empty, the day has passed or is too far away).
-  The question begins with what was wrong.
+- *kept* is red, and it asks again at once: the last answer was none (a cause or an owner is empty, the day has passed
+  or is too far away). The question begins with what was wrong.
 - *explain* is red: the log says why. The task is still open in the ledger. Clear it, or start the DAG by hand.
 - Marking it as successful answers nothing: the next night asks again.
 
@@ -21,13 +21,20 @@ and so does that of a model which gets another name.
 **Manual parameters.** `as_of` has no effect: what is open in the ledger is asked.
 """
 
+from airflow.sdk import task
+
 from tiltyard.edge import orchestration as on
+from tiltyard.records import JsonObject
 from tiltyard.spec import Spec
 
 
 @on.per_model("explanation", schedule=lambda spec: [on.model_asset(spec, "unexplained")], doc=__doc__)  # a dag each
 def explanation(spec: Spec) -> None:
-    on.explanation(spec)
+    @task
+    def kept(answer: JsonObject) -> JsonObject:
+        return on.require_kept(answer)
+
+    kept(on.explanation(spec).output)  # type: ignore[arg-type]  # what stands for it until it has run
 
 
 for spec in on.portfolio():

@@ -10,7 +10,8 @@ A model of tier 1 has a DAG of its own, `<model>__promotion`, which `promotion` 
 `judge` gets the recorded verdict back; *Report* opens the evidence page, which `approval` asks a person to approve
 (`second_approval` another one, where the spec says `approvals: 2`); no answer in time is a no. `promote` reads verdict
 and answers from the records, never from a task, and checks that the page is still the one that was approved. While a
-question is open, the model is judged there only. Where the champion stays, `promote` ends as skipped.
+question is open, the model is judged there only. Where the champion stays, `promote` ends as skipped. A model that a
+person has frozen or pinned is judged all the same; nobody is asked, and nothing is promoted.
 
 **What to do when it fails.**
 
@@ -19,9 +20,10 @@ question is open, the model is judged there only. Where the champion stays, `pro
 - *approval* waits: answer it under *Required Actions*. You cannot approve what you started or trained yourself, and
   nobody can answer both. `tiltyard train` knows you by `TILTYARD_USER`, or else by your login on that machine: let it
   be your login in Airflow, for names are all that can be compared. A version whose author is not known stays out.
-- *promote* refuses: the log says why (no recorded answer, the requester approved, the page was changed meanwhile). The
-  attempt is kept among the model's events, on the portfolio page. Marking tasks as successful promotes nothing. Clear
-  *judge* to ask again; delete a page that was changed first, and it is drawn as it was.
+- *promote* is red: somebody has approved, and that does not count. The log says why (the requester approved, somebody
+  who is not among `approvers`, the page was changed meanwhile). The attempt is kept among the model's events, on the
+  portfolio page. Marking tasks as successful promotes nothing. Clear *judge* to ask again; delete a page that was
+  changed first, and it is drawn as it was.
 - The model is gone, has another name, or is of another tier: its question ends with the next run of any source's
   features.
 - The champion went back: `tiltyard status` says on which rows. What was sent back does not challenge again; train anew.
@@ -57,6 +59,8 @@ def asking(spec: Spec) -> None:
     def promote(judged: JsonObject) -> JsonObject:
         with on.working() as rails:
             promoted = on.promote(rails, spec, on.JudgedNight.from_json(judged))
+            if promoted.refused:
+                on.fail(f"The champion stays: {promoted.reason} Clear judge to ask again.")
             if promoted.night is None or not promoted.changed:
                 on.skip(f"The champion stays: {promoted.reason}")
             on.announce([champion], on.same_nights([promoted.night]))

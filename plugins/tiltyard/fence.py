@@ -1,5 +1,5 @@
-"""Fences: of two attempts at one piece of work only the newest may commit. And what a hindcast has to itself: while it
-plays the past of a model, nobody else works on a night of it."""
+"""Fences: of two attempts at one piece of work only the newest may commit. And what somebody has to oneself: a hindcast
+the models whose past it plays, so that nobody else works on a night of them; whoever changes a champion that model."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -76,6 +76,15 @@ def playing(engine: sa.Engine, models: Collection[str]) -> Iterator[None]:
         finally:
             with suppress(sa.exc.DBAPIError):  # where the session is gone, so are its locks
                 connection.execute(sa.text("select pg_advisory_unlock_all()"))
+
+
+@contextmanager
+def changing(engine: sa.Engine, model: str) -> Iterator[sa.Connection]:
+    """A transaction in which nobody else changes the champion of `model`."""
+    with engine.begin() as connection:
+        lock = sa.text("select pg_advisory_xact_lock(hashtext(:name))")
+        connection.execute(lock, {"name": f"tiltyard/champion/{model}"})
+        yield connection
 
 
 def played(engine: sa.Engine, models: Collection[str]) -> set[str]:

@@ -5,13 +5,13 @@ that night sees the champion of that night. Rows are added, not rewritten; a sta
 exception (it says how the last attempt went).
 
 Longer than other modules, because no other one may ask the database of decisions anything. Its tables and the longer
-statements over them are `ledger_tables`; that only the newest of two attempts commits is `fence`; who is champion is
-worked out in `succession`.
+statements over them are `ledger_tables`; that only the newest of two attempts commits is `fence`; what pages look back
+at is `chronicle`; who is champion is worked out in `succession`.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -22,8 +22,10 @@ from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock, postgres
+from tiltyard.accounts import Accounts
+from tiltyard.chronicle import Chronicle
 from tiltyard.errors import BadInput
-from tiltyard.fence import Fence, claim, played, playing
+from tiltyard.fence import Fence, changing, claim, played, playing
 from tiltyard.ledger_tables import (
     ACCEPTED,
     REMOVED,
@@ -43,6 +45,8 @@ from tiltyard.ledger_tables import (
     named_dates,
     named_rows,
     newest_states,
+    operation,
+    operation_end,
     promotion,
     publication,
     recorded_as,
@@ -54,6 +58,8 @@ from tiltyard.ledger_tables import (
     watch,
     withdrawing,
 )
+from tiltyard.operating import CHANGING
+from tiltyard.operations import Operations
 from tiltyard.outbox import Outbox
 from tiltyard.records import (
     AcceptedRelease,
@@ -132,9 +138,24 @@ class Ledger:
         self.engine.dispose()
 
     @cached_property
+    def accounts(self) -> Accounts:
+        """What nights have cost, and what models are worth."""
+        return Accounts(self.engine)
+
+    @cached_property
     def outbox(self) -> Outbox:
         """What people are told."""
         return Outbox(self.engine)
+
+    @cached_property
+    def chronicle(self) -> Chronicle:
+        """What people look back at."""
+        return Chronicle(self.engine)
+
+    @cached_property
+    def operations(self) -> Operations:
+        """What persons did to models by hand."""
+        return Operations(self.engine)
 
     # -- work ---------------------------------------------------------------------------------
 
@@ -545,7 +566,7 @@ class Ledger:
         return {model: cast(trained[model], changed[model], passed[model], nights[model]) for model in models}
 
     def changes(self, model: str) -> list[ChampionChange]:
-        """Every promotion and rollback of the model, in the order of nights.
+        """Every promotion and rollback of the model, and what persons did to it, in the order of nights.
 
         What else their records keep is not read: be it damaged, it takes nobody out of service.
         """
@@ -554,10 +575,13 @@ class Ledger:
     def changes_of(self, models: Collection[str]) -> dict[str, list[ChampionChange]]:
         """Model → its `changes`. One query."""
         made, undone = promotion.c, watch.c
-        promoted = sa.select(made.model, made.night, sa.false(), made.version, made.replaced)
-        back = sa.select(undone.model, undone.night, sa.true(), undone.champion, undone.previous)
+        own = (sa.null().label("action"), sa.literal(0).label("place"))
+        promoted = sa.select(made.model, made.night, sa.false(), made.version, made.replaced, *own)
+        back = sa.select(undone.model, undone.night, sa.true(), undone.champion, undone.previous, *own)
         query = sa.union_all(
-            promoted.where(made.model.in_(models)), back.where(undone.model.in_(models), undone.verdict == "rollback")
+            promoted.where(made.model.in_(models)),
+            back.where(undone.model.in_(models), undone.verdict == "rollback"),
+            self._operated().where(operation.c.model.in_(models)),
         )
         steps: dict[str, list[ChampionStep]] = {model: [] for model in models}
         with self.engine.connect() as connection:
@@ -565,15 +589,26 @@ class Ledger:
                 steps[str(model)].append(ChampionStep._make(step))
         return {model: succession(own) for model, own in steps.items()}
 
+    def _operated(self) -> sa.Select[Any]:
+        """What persons did that put somebody in service, as steps of a succession, numbered in their order."""
+        asked, end = operation.c, operation_end.c
+        place = sa.func.row_number().over(order_by=(end.decided_at, asked.id))
+        steps = sa.select(
+            asked.model, end.night, sa.false(), asked.version, asked.before, asked.action, sa.cast(place, sa.Integer)
+        )
+        joined = steps.join_from(operation, operation_end, asked.id == end.id)
+        return joined.where(end.outcome == "done", asked.action.in_(sorted(CHANGING)))
+
     def tide(self) -> str:
         """Changes whenever something does that decides who is in service: asked often, costs one query."""
         counted = [sa.select(sa.func.count()).select_from(t).scalar_subquery() for t in (version, promotion, decision)]
         undone = sa.select(sa.func.count()).where(watch.c.verdict == "rollback").scalar_subquery()
+        by_hand = sa.select(sa.func.count()).select_from(operation_end).scalar_subquery()
         features = sa.select(sa.func.max(stage_run.c.recorded_at)).where(
             stage_run.c.stage == "features", stage_run.c.status == "done"
         )
         with self.engine.connect() as connection:
-            return str(connection.execute(sa.select(*counted, undone, features.scalar_subquery())).one())
+            return str(connection.execute(sa.select(*counted, undone, by_hand, features.scalar_subquery())).one())
 
     # -- decisions ----------------------------------------------------------------------------
 
@@ -597,6 +632,22 @@ class Ledger:
         if until is not None:
             query = query.where(decision.c.night <= until)
         return self._records(Decision, query.order_by(decision.c.night, decision.c.challenger))
+
+    def open_proposals(self, models: Collection[str], since: datetime) -> dict[str, list[Decision]]:
+        """Model → what the gate said may be promoted since an instant, on nights that are not closed: a person is
+        asked. Of the models that have any. One query."""
+        closed = sa.select(stage_run.c.night).where(
+            stage_run.c.stage == "promotion", stage_run.c.status == "done",
+            stage_run.c.model == decision.c.model, stage_run.c.night == decision.c.night,
+        )  # fmt: skip
+        query = sa.select(decision).where(
+            decision.c.model.in_(models), decision.c.verdict == "promote", decision.c.recorded_at >= since,
+            ~closed.exists(),
+        )  # fmt: skip
+        found: dict[str, list[Decision]] = {}
+        for own in self._records(Decision, query.order_by(decision.c.night, decision.c.challenger)):
+            found.setdefault(own.model, []).append(own)
+        return found
 
     def nights_judged(self, model: str, first: date, last: date) -> list[date]:
         """The nights in [first, last] of every verdict on a challenger of the model: one on which two were judged is
@@ -651,14 +702,16 @@ class Ledger:
 
     def claim_promotion(self, claimed: Promotion) -> bool:
         """True for exactly one caller per (model, version) and per (model, night), and for none once that night, or
-        a later one, has rolled back."""
+        a later one, has rolled back, or a person holds the model or has changed its champion since."""
         values = _columns(claimed) | {"recorded_at": clock.now()}
         statement = pg.insert(promotion).values(**values).on_conflict_do_nothing().returning(promotion.c.version)
         undone = sa.select(watch.c.night).where(
             watch.c.model == claimed.model, watch.c.night >= claimed.night, watch.c.verdict == "rollback"
         )
-        with self._changing(claimed.model) as connection:
-            if connection.scalar(undone) is not None:
+        with changing(self.engine, claimed.model) as connection:
+            if connection.scalar(undone) is not None or self.operations.hindrance(
+                claimed.model, claimed.night, connection
+            ):
                 return False
             return connection.scalar(statement) is not None
 
@@ -672,15 +725,18 @@ class Ledger:
     def add_watch(self, watched: Watch) -> Watch | None:
         """Record what the rollback watch of a night says, once; a rerun gets the first record back.
 
-        None, with nothing recorded, for a rollback that may not be: the night or a later one has promoted, or the
-        version was sent back on another night.
+        None, with nothing recorded, for a rollback that may not be: the night or a later one has promoted, the version
+        was sent back on another night, or a person holds the model or has changed its champion since.
         """
         values = _columns(watched) | {"recorded_at": clock.now()}
         promoted = sa.select(promotion.c.night).where(
             promotion.c.model == watched.model, promotion.c.night >= watched.night
         )
-        with self._changing(watched.model) as connection:
-            if watched.verdict == "rollback" and connection.scalar(promoted) is not None:
+        with changing(self.engine, watched.model) as connection:
+            if watched.verdict == "rollback" and (
+                connection.scalar(promoted) is not None
+                or self.operations.hindrance(watched.model, watched.night, connection)
+            ):
                 return None
             statement = pg.insert(watch).values(**values).on_conflict_do_nothing().returning(watch.c.night)
             is_new = connection.scalar(statement) is not None
@@ -692,10 +748,18 @@ class Ledger:
         return records[0] if records else None
 
     def watches(
-        self, model: str, until: date | None = None, *, night: date | None = None, verdict: str | None = None
+        self,
+        model: str,
+        until: date | None = None,
+        *,
+        since: date | None = None,
+        night: date | None = None,
+        verdict: str | None = None,
     ) -> list[Watch]:
         """What the rollback watch has said of the model, in the order of nights."""
         query = sa.select(watch).where(watch.c.model == model)
+        if since is not None:
+            query = query.where(watch.c.night >= since)
         if until is not None:
             query = query.where(watch.c.night <= until)
         if night is not None:
@@ -847,14 +911,6 @@ class Ledger:
         return since
 
     # -- plumbing -----------------------------------------------------------------------------
-
-    @contextmanager
-    def _changing(self, model: str) -> Iterator[sa.Connection]:
-        """A transaction in which nobody else changes the champion of `model`."""
-        with self.engine.begin() as connection:
-            lock = sa.text("select pg_advisory_xact_lock(hashtext(:name))")
-            connection.execute(lock, {"name": f"tiltyard/champion/{model}"})
-            yield connection
 
     def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         with self.engine.connect() as connection:

@@ -1,6 +1,6 @@
 """The tables of the decisions database, the longer statements over them, and what their JSON may hold.
 
-Only `ledger`, `fence` and `outbox` read and write them.
+Only `ledger`, `fence`, `outbox`, `accounts`, `operations` and `chronicle` read and write them.
 """
 
 import json
@@ -212,6 +212,40 @@ default_task_end = sa.Table(
     sa.Column("answered_at", _instant),
     sa.Column("recorded_at", _instant, nullable=False),
 )
+night_document = sa.Table(
+    "night_document",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),  # model | source
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("body", _json, nullable=False),  # judge.night_figures, prepare.source_figures: a part per stage
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+operation = sa.Table(
+    "operation",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),  # rollback | freeze | unfreeze | pin | unpin | retire | unretire
+    sa.Column("version", sa.Integer),  # in service by it; NULL: the safe default, or nobody else
+    sa.Column("before", sa.Integer),  # the champion then; NULL: the safe default
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),  # airflow | command line
+    sa.Column("requested_at", _instant, nullable=False),
+    sa.Column("until", _instant),  # NULL: one person is enough
+)
+sa.Index("operations_of_model", operation.c.model)
+operation_end = sa.Table(
+    "operation_end",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),  # of the operation
+    sa.Column("outcome", sa.Text, nullable=False),  # done | refused
+    sa.Column("night", sa.Date),  # after which it holds; NULL: refused
+    sa.Column("decided_by", sa.Text),  # NULL: one person was enough
+    sa.Column("decided_at", _instant, nullable=False),
+    sa.Column("answer", sa.Text),
+)
 message = sa.Table(
     "message",
     metadata,
@@ -255,6 +289,35 @@ sending = sa.Table(
 sa.Index("unsent", sending.c.id, postgresql_where=sending.c.sent_at.is_(None))
 sa.Index("sendings_of_message", sending.c.message)
 sa.Index("digests", sending.c.owner, sending.c.created_at, postgresql_where=sending.c.occasion == "digest")
+
+cost = sa.Table(
+    "cost",
+    metadata,
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("stage", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),  # the model; of features the source; '' for all at once
+    sa.Column("cpu_s", sa.Double, nullable=False),
+    sa.Column("wall_s", sa.Double, nullable=False),
+    sa.Column("memory_bytes", sa.BigInteger, nullable=False),
+    sa.Column("read_bytes", sa.BigInteger, nullable=False),
+    sa.Column("written_bytes", sa.BigInteger, nullable=False),
+    sa.Column("processes", sa.Integer, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+stored = sa.Table(
+    "stored",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+worth = sa.Table(
+    "worth",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("body", _json, nullable=False),  # records.Worth
+    sa.Column("recorded_at", _instant, nullable=False),
+)
 
 
 def upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:

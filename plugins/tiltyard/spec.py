@@ -11,8 +11,9 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -330,7 +331,11 @@ class GatePolicy(Strict):
     """The loss that is decided on. `absolute_error` is for a number, as a share of the width of its bounds; `brier` and
     `log_loss` are for a yes or no and for classes, where the Brier score is halved; `cost` is for a yes or no."""
     cost: Cost | None = None
-    """The matrix that the metric `cost` weighs decisions by. None: the metric is another one."""
+    """What right and wrong decisions cost, of a yes or no: the metric `cost` weighs them by it, and what the model is
+    worth is told by it (`tiltyard worth`), whatever the metric. None: neither is asked for."""
+    error_cost: Annotated[Annotated[Finite, Field(gt=0)] | None, Field(exclude_if=lambda value: value is None)] = None
+    """What an error costs, by which is told what the model is worth: of a number one unit of it, of classes a likeliest
+    class that did not come. A yes or no has `cost`. None: it is not asked for."""
     alpha: Annotated[float, Field(gt=ALPHA[0], lt=ALPHA[1])] = 0.05
     """Probability of ever promoting a challenger that is no better, however often one looks."""
     min_matured: Annotated[int, Field(ge=1)] = 500
@@ -380,6 +385,11 @@ class GatePolicy(Strict):
             if min(alarm, miss) < 0 or max(alarm, miss) == 0:
                 raise ValueError("gate.cost prices no error above the right decision, or one below it; is it swapped?")
         return self
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether an error has a price, so that the model's worth can be told."""
+        return self.cost is not None or self.error_cost is not None
 
 
 class Hysteresis(Strict):
@@ -551,10 +561,11 @@ class SharedBreak(Strict):
 
 
 AlertKind = Literal[
-    "approve", "explain", "table", "incident", "refused", "quarantined", "failed", "stopped", "unanswered",
+    "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed", "stopped",
+    "unanswered",
 ]  # fmt: skip
 """What a message is about."""
-ADDRESS = r"^(env:[A-Z][A-Z0-9_]{0,99}|connection:[A-Za-z0-9_.-]{1,100})$"
+ADDRESS = r"^((env|webhook):[A-Z][A-Z0-9_]{0,99}|connection:[A-Za-z0-9_.-]{1,100})$"
 """How an address is named: it may hold a secret, so that no text has it."""
 
 
@@ -569,12 +580,54 @@ class Route(Strict):
     """What the messages are about. Empty: anything."""
     to: Annotated[tuple[Annotated[str, StringConstraints(pattern=ADDRESS)], ...], Field(min_length=1)]
     """Addresses of Apprise, by name: `env:NAME`, a variable of the environment, or `connection:NAME`, one of Airflow
-    with the address as its password."""
+    with the address as its password; and `webhook:NAME` of another system, with its URL in the variable `NAME` and the
+    secret that it is signed with in `NAME_SECRET`."""
 
     def fits(self, owner: str, tier: int, kind: str) -> bool:
         """Whether a message goes here."""
         own = not self.owners or owner in self.owners
         return own and (not self.tiers or tier in self.tiers) and (not self.kinds or kind in self.kinds)
+
+
+class Delegate(Strict):
+    """Who answers in somebody's stead, and until when."""
+
+    from_: Annotated[str, Field(alias="from", min_length=1)]
+    """Whose stead it is: one of `people`."""
+    to: Annotated[str, Field(min_length=1)]
+    """Who answers."""
+    until: date
+    """The last day on which it counts, UTC."""
+    tell: tuple[Annotated[str, StringConstraints(pattern=ADDRESS)], ...] = ()
+    """Addresses of Apprise, by name, that hear of what waits for an answer, beside those of the routes."""
+
+
+class Approvers(Strict):
+    """Who may answer for an owner's models."""
+
+    people: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    """Names, as those people are logged in."""
+    delegates: tuple[Delegate, ...] = ()
+    """Who answers in their stead."""
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> "Approvers":
+        for one in self.delegates:
+            if not any(one.from_.strip().casefold() == name.strip().casefold() for name in self.people):
+                raise ValueError(f"'{one.from_}' hands on what is not theirs; name one of people: {list(self.people)}")
+        return self
+
+    def on(self, day: date) -> tuple[Delegate, ...]:
+        """The delegates whose time has not passed on a day."""
+        return tuple(one for one in self.delegates if day <= one.until)
+
+    def names(self, day: date, asked_by: Collection[str] = ()) -> tuple[str, ...]:
+        """Who may answer on a day, each once: the people, and who stands in for one of them. Neither whoever asked nor
+        who would answer in their stead."""
+        own = {name.strip().casefold() for name in asked_by}
+        deputies = (one.to for one in self.on(day) if one.from_.strip().casefold() not in own)
+        found = {name.strip().casefold(): name.strip() for name in (*deputies, *self.people)}
+        return tuple(name for key, name in found.items() if key not in own)
 
 
 class Pages(Strict):
@@ -586,6 +639,19 @@ class Pages(Strict):
     """When the digest is sent, UTC."""
     patience: Duration = timedelta(hours=2)
     """How long what may end by itself, like a stage that failed and is tried again, is left alone."""
+
+
+class Prices(Strict):
+    """What the machine costs. Without them costs are shown in seconds and bytes alone."""
+
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = "EUR"
+    """The unit, which `gate.cost` and `gate.error_cost` of a model whose worth is asked for are in as well."""
+    cpu_hour: Annotated[Finite, Field(ge=0)] = 0.0
+    """An hour of one core."""
+    gb_hour: Annotated[Finite, Field(ge=0)] = 0.0
+    """A gigabyte of memory for an hour."""
+    gb_month: Annotated[Finite, Field(ge=0)] = 0.0
+    """A gigabyte that is stored for a month of 30 nights."""
 
 
 class Portfolio(Strict):
@@ -601,10 +667,23 @@ class Portfolio(Strict):
     """Who hears of what. Empty: nobody is told, and what waits stands on the page."""
     pages: Annotated[Pages, Field(validate_default=True)] = Pages()
     """How often people are interrupted."""
+    prices: Prices | None = None
+    """What the machine costs. None: nothing is priced."""
+    approvers: dict[str, Approvers] = Field(default_factory=dict)
+    """Owner → who may answer for its models: approve a promotion, confirm an operation. An owner that is not here:
+    anybody but whoever asked."""
 
-    def addresses(self, owner: str, tier: int, kind: str) -> tuple[str, ...]:
-        """The addresses that a message goes to, each once; none where no route fits."""
-        return tuple(dict.fromkeys(to for route in self.routes if route.fits(owner, tier, kind) for to in route.to))
+    def addresses(self, owner: str, tier: int, kind: str, day: date | None = None) -> tuple[str, ...]:
+        """The addresses that a message goes to, each once; none where no route fits. On a `day` those of the owner's
+        delegates as well, of what they may answer."""
+        named = [to for route in self.routes if route.fits(owner, tier, kind) for to in route.to]
+        if day is not None and kind in ("approve", "operate") and owner in self.approvers:
+            named += [to for one in self.approvers[owner].on(day) for to in one.tell]
+        return tuple(dict.fromkeys(named))
+
+    def may_answer(self, owner: str, day: date, asked_by: Collection[str] = ()) -> tuple[str, ...] | None:
+        """Who may answer for an owner's models on a day (`Approvers.names`); None: anybody but whoever asked."""
+        return self.approvers[owner].names(day, asked_by) if owner in self.approvers else None
 
 
 class Spec(Strict):
@@ -701,6 +780,7 @@ def check_part(of_label: Target, part: Estimator | Light | GatePolicy | Fallback
             of_label.check_class(part.class_, of_label.light_class)
         case GatePolicy():
             of_label.check_gate(part.metric, part.cost)
+            of_label.check_error_cost(part.error_cost)
         case Fallback():
             of_label.check_default(part.safe_default)
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 StageName = Literal[
     "features", "shadow", "promotion", "drift", "governor", "training", "fallback_audit", "explanation",
-    "alerts", "lake_maintenance",
+    "operate", "alerts", "lake_maintenance",
 ]  # fmt: skip
 Per = Literal["portfolio", "source", "model"]
 
@@ -30,7 +30,7 @@ class Stage:
     works_on: StageName | None = None
     """The stage whose finished nights it works on, model by model; None for a stage that finds its nights otherwise:
     features, alerts and the maintenance by their schedules, the governor when every model was looked at, the audit and
-    the explanation by what was answered."""
+    the explanation by what was answered; what a person does by hand has none."""
     is_taken_up_again: bool = True
     """Whether a night on which it was stopped or failed is worked on again without being asked for. A training is not:
     the same frame would be stopped again, and the governor has gone on from there and decides anew."""
@@ -45,6 +45,7 @@ _ALL: Final = (
     Stage(name="training", dag_per="model", recorded_per="model", works_on="governor", is_taken_up_again=False),
     Stage(name="fallback_audit", dag_per="portfolio", recorded_per="model"),
     Stage(name="explanation", dag_per="model", recorded_per="model"),
+    Stage(name="operate", dag_per="portfolio", recorded_per="portfolio"),
     Stage(name="alerts", dag_per="portfolio", recorded_per="portfolio"),
     Stage(name="lake_maintenance", dag_per="portfolio", recorded_per="portfolio"),
 )

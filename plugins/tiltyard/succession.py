@@ -5,16 +5,22 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal, NamedTuple
 
+from tiltyard.records import OperationAction
+
 
 class ChampionStep(NamedTuple):
-    """A promotion or a rollback, as far as it says who is in service."""
+    """A promotion, a rollback by the watch or what a person did, as far as it says who is in service."""
 
     night: date
     is_rollback: bool
-    version: int
-    """The version that was promoted, or sent back."""
+    version: int | None
+    """The version that was promoted, or sent back; by a person the one that is in service from then on."""
     before: int | None
     """The version that it replaced; None for the safe default."""
+    action: OperationAction | None = None
+    """What a person did; None where nobody did."""
+    place: int = 0
+    """Where it stands among what persons did on one night."""
 
 
 @dataclass(frozen=True)
@@ -22,25 +28,37 @@ class ChampionChange:
     """A night on which the champion changed, and who was who from the next night on."""
 
     night: date
-    kind: Literal["promotion", "rollback"]
-    version: int
-    """The version that was promoted, or sent back."""
+    kind: Literal["promotion", "rollback", "operation"]
+    version: int | None
+    """The version that was promoted, or sent back; by a person the one that is in service from then on."""
     champion: int | None
     previous: int | None
+    action: OperationAction | None = None
+    """What a person did; None where nobody did."""
 
 
 def succession(steps: Iterable[ChampionStep]) -> list[ChampionChange]:
-    """Promotions and rollbacks of one model as changes, in the order of nights.
+    """Promotions, rollbacks and what persons did of one model as changes, in the order of nights.
 
-    A rollback puts things back to what they were before the promotion that it undoes.
+    A rollback puts things back to what they were before the promotion that it undoes. A person brings a version back
+    with the one that it had replaced as its previous one, unless that is the one that is left. On one night what a
+    person did comes last.
     """
-    earlier: dict[int, int | None] = {}
+    earlier: dict[int | None, int | None] = {}
+    replaced: dict[int | None, int | None] = {}
     changes: list[ChampionChange] = []
-    for night, is_rollback, version, before in sorted(steps, key=lambda step: step[:2]):
-        if is_rollback:
+    for step in sorted(steps, key=lambda step: (step.night, step.action is not None, step.is_rollback, step.place)):
+        night, is_rollback, version, before, action, _ = step
+        if action is not None:
+            previous = replaced.get(version)
+            if previous == (changes[-1].champion if changes else None) and action != "unretire":
+                previous = None
+            changes.append(ChampionChange(night, "operation", version, version, previous, action))
+        elif is_rollback:
             changes.append(ChampionChange(night, "rollback", version, before, earlier.get(version)))
         else:
             earlier[version] = changes[-1].previous if changes else None
+            replaced[version] = before
             changes.append(ChampionChange(night, "promotion", version, version, before))
     return changes
 
@@ -74,9 +92,11 @@ def cast(
 
     Challengers are the versions trained before `night`, newer than every version that was promoted, and not
     rejected; of two trained on the same night the later one counts. What was promoted once, or was passed over
-    by a promotion, does not challenge again when the promotion is undone.
+    by a promotion, does not challenge again when the promotion is undone. A retired model has nobody.
     """
     earlier = [change for change in changes if change.night < night]
+    if earlier and earlier[-1].action == "retire":
+        return Roles(champion=None, previous=None, challengers=(), first=None)
     trained = {number: when for number, when in trained.items() if when < night}
     latest_of_night = {when: number for number, when in sorted(trained.items())}
     promoted = {change.version for change in earlier}

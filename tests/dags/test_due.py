@@ -5,12 +5,21 @@ from datetime import date, timedelta
 import pytest
 
 from tiltyard import clock
-from tiltyard.edge import due
+from tiltyard.edge import due, nights
 from tiltyard.edge.due import Lot
 from tiltyard.errors import BadInput
 from tiltyard.govern import grants
+from tiltyard.judge import operate
 from tiltyard.rails import Rails
-from tiltyard.records import DriftSummary, FeaturesSummary, PromotionSummary, ShadowSummary, Summary, TableState
+from tiltyard.records import (
+    DriftSummary,
+    FeaturesSummary,
+    OperationAction,
+    PromotionSummary,
+    ShadowSummary,
+    Summary,
+    TableState,
+)
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, load
 
@@ -75,6 +84,34 @@ def test_what_shadow_has_not_done_is_due_and_nothing_else(rails: Rails) -> None:
     assert lot(rails, "shadow") == {SPEC.name: days(3), "other": days(3)}, (
         "a night that was published again is done again"
     )
+
+
+def by_hand(rails: Rails, action: OperationAction) -> None:
+    operate.request(rails, SPEC, action, reason="an audit", by="ann", source="command line", now=clock.now())
+
+
+def test_a_retired_model_owes_no_night_and_none_of_those_when_it_is_back(rails: Rails) -> None:
+    for number in (1, 2, 3):
+        published(rails, number)
+    done(rails, ShadowSummary(), 1, 2)
+    by_hand(rails, "retire")
+    assert lot(rails, "shadow") == {"other": days(3)}
+    assert nights.unplayed(rails, SPECS) == [OTHER]
+    assert grants.taking_part(rails, SPECS, day(2)) == [SPEC, OTHER], "on the night of before it was there"
+    assert grants.taking_part(rails, SPECS, day(3)) == [OTHER]
+    done(rails, ShadowSummary(), 3, models=(OTHER,))
+    by_hand(rails, "unretire")
+    published(rails, 4)
+    assert lot(rails, "shadow") == {SPEC.name: days(4), "other": days(4)}
+    rails.ledger.record_stage(SPEC.name, day(4), "done", ShadowSummary())
+    by_hand(rails, "retire")
+    published(rails, 5)
+    published(rails, 6)
+    done(rails, ShadowSummary(), 4, 5, models=(OTHER,))
+    rails.ledger.record_stage(SPEC.name, day(6), "failed", ShadowSummary())  # somebody named it by its name
+    by_hand(rails, "unretire")
+    published(rails, 7)
+    assert lot(rails, "shadow")[SPEC.name] == days(7), "and none of the nights on which it was retired"
 
 
 def test_the_sweep_goes_back_a_week_of_each_models_own_nights(rails: Rails) -> None:

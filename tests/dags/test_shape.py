@@ -73,7 +73,7 @@ def test_the_model_card_is_shown(parse: Callable, models: Path) -> None:
 
 def test_one_run_at_a_time_and_nothing_is_caught_up(parse: Callable) -> None:
     for dag in parse().values():
-        assert (dag.max_active_runs, dag.catchup) == (1, False)
+        assert (dag.max_active_runs, dag.catchup) == (16 if dag.dag_id == "operate" else 1, False), "that waits a day"
         assert {task.retries for task in dag.tasks if task.task_id != "chunk"} == {2}
 
 

@@ -1,6 +1,7 @@
 """Airflow itself on free ports: two nights through the chain, the same rows as a hindcast, pages behind the login; and
 whatever is started can be started again: up, up, down, up."""
 
+import json
 import shutil
 import socket
 import time
@@ -72,7 +73,10 @@ def night(
         deliver(models / "churn" / "spec.yaml")
         crm = database(settings)
         try:
-            first = services.start(settings)
+            with pytest.MonkeyPatch.context() as patch:
+                to_file = {"type": "file", "log_file_path": str(folder / "lineage.jsonl"), "append": True}
+                patch.setenv("AIRFLOW__OPENLINEAGE__TRANSPORT", json.dumps(to_file))
+                first = services.start(settings)
             with Airflow(settings) as airflow:
                 airflow.call("POST", "/api/v2/connections", json={"connection_id": "crm", **crm})
                 _, second = (quickstart.nights_in_airflow(rails, live_nights(spec)) for _ in range(2))
@@ -103,6 +107,19 @@ def test_every_run_of_the_chain_is_green(night: Night) -> None:
         assert len(runs) == 2, dag_id
         for run in runs:
             night.airflow.wait(dag_id, run.dag_run_id, timeout_s=120)
+
+
+def test_openlineage_hears_of_every_stage_which_tables_it_has_read_and_written(night: Night) -> None:
+    lines = (night.settings.models.parent / "lineage.jsonl").read_text().splitlines()
+    ended = [event for event in map(json.loads, lines) if event["eventType"] == "COMPLETE"]
+    made: dict[str, set[str]] = {}
+    for event in ended:
+        assert event["job"]["namespace"] == "tiltyard"
+        made.setdefault(event["job"]["name"], set()).update(entry["name"] for entry in event.get("outputs", ()))
+    assert made["subscription__features.transform"] == set(night.spec.tables)
+    assert made["shadow.plan"] == {"ops.prediction", "ops.evaluation"}
+    assert made["churn__training.train"] == {"models/churn"}
+    assert {"drift", "promotion", "governor"} <= made.keys(), "and when the runs of their DAGs ended"
 
 
 def test_what_fits_into_one_chunk_takes_one_task(night: Night) -> None:

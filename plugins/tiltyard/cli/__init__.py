@@ -2,7 +2,7 @@
 
 `entry` is where it begins and where every error ends; `options`, `output` and `narrow` are what the commands share.
 Then one module per group of commands, in the order of `tiltyard --help`: `lifecycle`, `looking`, `opening`, `new`,
-`data`, `stages`, `portfolio`, `nights`, `alerts`, `past`, `leakage`, `serving`, `online`.
+`data`, `stages`, `portfolio`, `nights`, `operating`, `costs`, `alerts`, `past`, `leakage`, `serving`, `online`.
 
 Every command but `serve` takes `--json`. Errors are one sentence: exit 2 for bad input, 1 for a failed check.
 

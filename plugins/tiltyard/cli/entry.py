@@ -15,6 +15,7 @@ import tiltyard
 from tiltyard import release
 from tiltyard.cli import (
     alerts,
+    costs,
     data,
     leakage,
     lifecycle,
@@ -23,6 +24,7 @@ from tiltyard.cli import (
     nights,
     online,
     opening,
+    operating,
     past,
     portfolio,
     serving,
@@ -41,20 +43,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for group in (
-    lifecycle,
-    looking,
-    opening,
-    new,
-    data,
-    stages,
-    portfolio,
-    nights,
-    alerts,
-    past,
-    leakage,
-    serving,
-    online,
-):
+    lifecycle, looking, opening, new, data, stages, portfolio, nights, operating, costs, alerts, past, leakage,
+    serving, online,
+):  # fmt: skip
     app.add_typer(group.commands)
 
 

@@ -1,11 +1,14 @@
 """A person's approval of a promotion: the task that asks, and the answer that counts."""
 
 import re
-from datetime import date, datetime
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
+from airflow.sdk import Param
 
+from tiltyard import clock
 from tiltyard.edge import answers, task_run
 from tiltyard.edge.answers import RecordedAnswer
 from tiltyard.spec import Spec
@@ -19,6 +22,10 @@ APPROVALS = ("approval", "second_approval")
 """The tasks that ask, each a person of its own."""
 
 _SUBJECT = re.compile(r"Promote (?P<model>\w+) version (?P<version>\d+) on the night of (?P<night>[\d-]+)\?")
+CONFIRM = "second_person"
+"""The task that asks a second person about an operation."""
+COMMENT = "comment"
+"""The field of a form in which whoever answers may say why."""
 _EVIDENCE = re.compile(r"^Evidence: `([0-9a-f]{64})`$", re.MULTILINE)
 
 
@@ -52,6 +59,39 @@ class PromotionApproval(ApprovalOperator):
         return HITLOperator.execute_complete(self, context, event)
 
 
+class SecondPerson(ApprovalOperator):
+    """Asks a second person to confirm an operation, until its own time is over. Skipped where one person is enough."""
+
+    def __init__(self, *, asked_by: str, **kwargs: Any) -> None:
+        self.asked_by = asked_by
+        asked = f"(ti.xcom_pull(task_ids='{asked_by}') or {{}})"
+        super().__init__(
+            subject="{{ " + asked + ".get('subject', '') }}",
+            body="{{ " + asked + ".get('body', '') }}",
+            defaults=self.REJECT,
+            **kwargs,
+        )
+
+    def execute(self, context: Any) -> Any:
+        asked = context["ti"].xcom_pull(task_ids=self.asked_by) or {}
+        if not asked.get("number"):
+            task_run.skip("One person is enough, or there was nothing to do.")
+        if answers.to_earlier_attempt(self.retries or 0):
+            return None
+        left = datetime.fromisoformat(asked["until"]) - clock.now()
+        self.response_timeout = max(left, timedelta(seconds=1))
+        return super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Keep the answer; what comes of a Reject is put down by the confirming task."""
+        return HITLOperator.execute_complete(self, context, event)
+
+
+def second_person(asked_by: str) -> SecondPerson:
+    """The task that asks a second person what `asked_by` has put down."""
+    return SecondPerson(task_id=CONFIRM, asked_by=asked_by, params=comment())
+
+
 def approval_tasks(spec: Spec) -> tuple[str, ...]:
     """Which of APPROVALS the promotion DAG of a model has: none but for tier 1, as many as its gate asks for."""
     return APPROVALS[: spec.gate.approvals] if spec.tier == STAGES["promotion"].asks_tier else ()
@@ -59,7 +99,30 @@ def approval_tasks(spec: Spec) -> tuple[str, ...]:
 
 def approvals(spec: Spec, judged_by: str) -> list[PromotionApproval]:
     """The approving tasks of a model, asked side by side: any two people may answer, in any order."""
-    return [PromotionApproval(task_id=name, judged_by=judged_by, spec=spec) for name in approval_tasks(spec)]
+    return [
+        PromotionApproval(task_id=name, judged_by=judged_by, spec=spec, params=comment())
+        for name in approval_tasks(spec)
+    ]
+
+
+def comment() -> dict[str, Param]:
+    """The form's one field; it may be empty."""
+    return {COMMENT: Param(None, type=["null", "string"], format="multiline", title="Comment, kept with your answer")}
+
+
+def said(answer: RecordedAnswer) -> str | None:
+    """What whoever answered said; None where that was nothing."""
+    return str(answer.form.get(COMMENT) or "").strip() or None
+
+
+def conditions(until: datetime, people: Sequence[str] | None, others: Sequence[str]) -> str:
+    """What holds of a question, in Markdown: until when, what silence means, who may answer, who else challenges."""
+    lines = [f"**Closes {until:%Y-%m-%d %H:%M} UTC. Silence is a no**: the champion stays."]
+    if people is not None:
+        lines.append(f"These may answer: {', '.join(people) or 'nobody now; see approvers in models/portfolio.yaml'}.")
+    if others:
+        lines.append(f"Other challengers, which go on in shadow: {'; '.join(others)}.")
+    return " ".join(lines)
 
 
 def question(model: str, version: int, night: str) -> str:
@@ -102,4 +165,5 @@ def approval(answer: RecordedAnswer, requested_by: str | tuple[str, ...]) -> "Ap
         responded_at=answer.responded_at,
         subject=subject,
         source="airflow",
+        comment=said(answer),
     )

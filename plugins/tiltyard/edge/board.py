@@ -12,17 +12,22 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Final, Literal
 
-from tiltyard import clock
+from tiltyard import clock, operating
+from tiltyard.chronicle import NightLoss
+from tiltyard.edge import open_forms
 from tiltyard.govern import standing
+from tiltyard.judge.best import best_of
 from tiltyard.ledger import Ledger, SummaryT
 from tiltyard.outbox import SHOWN
 from tiltyard.prepare import contracts, ingest
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
 from tiltyard.records import (
+    Decision,
     DefaultTask,
     DriftSummary,
     OpenIncident,
+    Operation,
     PromotionSummary,
     Record,
     ShadowSummary,
@@ -30,6 +35,7 @@ from tiltyard.records import (
     Status,
     TableState,
 )
+from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import NIGHTLY, STAGES, StageName, recorded_as
 from tiltyard.succession import ChampionChange
@@ -38,29 +44,34 @@ from tiltyard.words import counted
 log = logging.getLogger(__name__)
 
 State = Literal[
-    "failed", "held", "asked", "approve", "stopped", "unanswered", "alarm", "incident", "late", "default", "hold",
-    "steady", "new",
+    "failed", "held", "asked", "approve", "stopped", "unanswered", "alarm", "incident", "late", "frozen", "pinned",
+    "default", "hold", "steady", "new", "retired",
 ]  # fmt: skip
 STATES: Final[dict[State, str]] = {
     "failed": "a stage failed on the newest night",
     "held": "a table that it reads is not good, and stands as of an earlier night",
     "asked": "it lasts on its safe default, and a person has not said why",
-    "approve": "a promotion waits for a person",
+    "approve": "a promotion, or what somebody wants done, waits for a person",
     "stopped": "a check stopped a stage on the newest night",
     "unanswered": "rows of the last week have no answer",
     "alarm": "its drift alarm stands",
     "incident": "an incident upstream holds its retrains",
     "late": "its newest night lies behind that of its source",
+    "frozen": "a person wants it left as it is: scored and watched, and changed by nobody else",
+    "pinned": "a person wants one version to serve, whatever the gate says",
     "default": "no version has earned its place yet; the safe default answers",
     "hold": "a challenger waits at the gate",
     "steady": "its champion answers, and nothing is asked of anybody",
     "new": "it has no night yet",
+    "retired": "a person has taken it out of work; its safe default answers",
 }
 """State of a model → what it means; the most trouble first."""
 NIGHTS = 7
 """Nights whose ends are shown."""
 LOSSES = 30
 """Nights of which the measured loss is drawn."""
+TOLD = timedelta(days=7)
+"""How long it is told that one person has sent a model of tier 1 to its safe default."""
 _SCORED: tuple[StageName, ...] = ("features", *(stage for stage in NIGHTLY if STAGES[stage].is_taken_up_again))
 """The stages that every night has; a training is not of every night."""
 _BAD: dict[str, int] = {"failed": 0, "stopped": 1, "": 2, "done": 3}
@@ -112,6 +123,8 @@ class ModelRow(Record):
     """What the gate said last: promote, hold or reject; None without a challenger."""
     gate_reason: str | None = None
     """What stands in the way, as a sentence."""
+    held: str | None = None
+    """Who holds it, how, since when and why, as a sentence without an end; None where nobody does."""
     drift: str | None = None
     """The newest finding in a word; None before the first."""
     tiers: dict[str, int] = field(default_factory=dict)
@@ -155,7 +168,9 @@ class SourceRow(Record):
 class Asked(Record):
     """Something that waits for a person."""
 
-    kind: Literal["approve", "explain", "table", "incident", "refused", "quarantined", "untold"]
+    kind: Literal[
+        "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "untold",
+    ]  # fmt: skip
     """What it is."""
     subject: str
     """Whom or what it is about."""
@@ -205,10 +220,15 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         for spec in specs
         if (nights := [own[spec.name] for own in attempted.values() if spec.name in own])
     }
-    lately = {name: night - timedelta(days=LOSSES - 1) for name, night in anchors.items()}
+    lately = {name: night - timedelta(days=NIGHTS - 1) for name, night in anchors.items()}
+    drawn = {name: night - timedelta(days=LOSSES - 1) for name, night in anchors.items()}
     problems: dict[str, str] = {}
+    operations = ledger.operations.of(names)
+    at_work = [spec for spec in specs if operating.standing(operations[spec.name]).retired is None]
     facts = _Facts(
         rails=rails,
+        operations=operations,
+        proposals=_proposals(ledger, at_work, now),
         problems=problems,
         now=now,
         anchors=anchors,
@@ -216,6 +236,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         shadow=_runs(ledger, ShadowSummary, lately, problems),
         drift=_runs(ledger, DriftSummary, attempted["drift"], problems),
         promotion=_runs(ledger, PromotionSummary, attempted["promotion"], problems),
+        losses=ledger.chronicle.losses(drawn),
         changes=ledger.changes_of(names),
         challengers={
             name: roles.challengers
@@ -224,6 +245,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         ends=_ends(rails, specs, anchors, of_source),
         states={state.table: state for state in ledger.table_states()},
         tasks={task.model: task for task in ledger.default_tasks() if task.is_open},
+        forms=_FormsOnce(rails.settings),
         incidents=tuple(standing.incidents(rails)),
     )
     rows = sorted((facts.row(spec) for spec in specs), key=trouble)
@@ -231,7 +253,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
     return Board(
         models=tuple(rows),
         sources=tuple(facts.source(name, specs) for name in sources),
-        inbox=tuple(facts.inbox(specs)),
+        inbox=tuple(facts.inbox(at_work)),
         incidents=facts.incidents,
         trainings=len(ledger.retrains(until=newest, since=newest)) if newest else 0,
     )
@@ -255,6 +277,40 @@ def _runs(
         return runs
 
 
+def _proposals(ledger: Ledger, specs: Sequence[Spec], now: datetime) -> dict[str, Decision]:
+    """Model → what the gate proposes and a person is asked about, of those whose question is open."""
+    asking = {spec.name: spec.gate.approval_timeout for spec in specs if spec.tier == STAGES["promotion"].asks_tier}
+    if not asking:
+        return {}
+    found = ledger.open_proposals(asking, now - 2 * max(asking.values()))
+    return {
+        name: best
+        for name, own in found.items()
+        if (best := best_of([decision for decision in own if decision.night == own[-1].night]))
+    }
+
+
+class _FormsOnce:
+    """The forms that wait in Airflow, asked for once and only where somebody wants to know."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _forms(self) -> list[open_forms.OpenForm]:
+        return open_forms.waiting(self._settings)
+
+    def find(self, dag_id: str, begins: str = "") -> open_forms.OpenForm | None:
+        """The form of a DAG whose question begins so; None where there is none."""
+        own = (form for form in self._forms if form.dag_id == dag_id and form.subject.startswith(begins))
+        return next(own, None)
+
+    def link(self, dag_id: str, begins: str = "") -> str:
+        """Where it is answered; where all of the DAG's are, without one."""
+        form = self.find(dag_id, begins)
+        return form.link if form else open_forms.of_dag(dag_id)
+
+
 def trouble(row: ModelRow) -> tuple[int, int, str]:
     """What rows are sorted by: trouble, then tier, then name."""
     return [*STATES].index(row.state), row.tier, row.model
@@ -264,7 +320,8 @@ def _ends(
     rails: Rails, specs: Sequence[Spec], anchors: Mapping[str, date], of_source: Mapping[str, date]
 ) -> dict[str, tuple[tuple[date, Status | Literal[""]], ...]]:
     """Model → its last nights with the worst end of its stages and tables, the newest of its source's the last. A table
-    that was not good on a night was stopped, or had failed, whatever the stages made of it."""
+    that was not good on a night was stopped, or had failed, whatever the stages made of it. That its source was stopped
+    for a table which a model does not stand on is no trouble of that model's."""
     newest = {spec.name: max(anchors[spec.name], of_source.get(spec.source, anchors[spec.name]))
               for spec in specs if spec.name in anchors}  # fmt: skip
     ends = {}
@@ -281,6 +338,7 @@ def _ends(
         first = min(newest.values()) - timedelta(days=NIGHTS - 1)
         held = {(state.table, state.night): state.state
                 for state in rails.ledger.unpublished_states(first, max(newest.values()))}  # fmt: skip
+    tables = {source: _tables_of(rails, specs, source, held) for source in {spec.source for spec in specs}}
     shown: dict[str, tuple[tuple[date, Status | Literal[""]], ...]] = {}
     for spec in specs:
         if spec.name not in newest:
@@ -288,14 +346,27 @@ def _ends(
         nights = [newest[spec.name] - timedelta(days=back) for back in reversed(range(NIGHTS))]
         of_night: list[tuple[date, Status | Literal[""]]] = []
         for night in nights:
-            own = [of.get(recorded_as(stage, spec.name, spec.source), {}).get(night) for stage, of in ends.items()]
-            if any(own):
-                words: list[Status | Literal[""]] = [end.status if end else "" for end in own]
+            own = {
+                stage: of.get(recorded_as(stage, spec.name, spec.source), {}).get(night) for stage, of in ends.items()
+            }
+            if any(own.values()):
+                words: list[Status | Literal[""]] = [end.status if end else "" for end in own.values()]
+                if words[0] == "stopped" and any((table, night) in held for table in tables[spec.source]):
+                    words[0] = "done"  # the tables say for whom
                 of_tables = [held[table, night] for table in spec.tables if (table, night) in held]
                 words += ["failed" if state == "failed" else "stopped" for state in of_tables]
                 of_night.append((night, min(words, key=lambda word: _BAD.get(word, 1))))
         shown[spec.name] = tuple(of_night)
     return shown
+
+
+def _tables_of(
+    rails: Rails, specs: Sequence[Spec], source: str, held: Mapping[tuple[str, date], str]
+) -> frozenset[str]:
+    """The tables of a source: what it delivers, what is staged of that, and what its models read."""
+    own = {table for spec in specs if spec.source == source for table in spec.tables}
+    own |= {table for table, _ in held if table.startswith(f"stg_{source}__")}
+    return frozenset(own | {*contracts.raw_tables(rails.settings, source)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,12 +382,20 @@ class _Facts:
     shadow: Mapping[str, Sequence[StageRun[ShadowSummary]]]
     drift: Mapping[str, Sequence[StageRun[DriftSummary]]]
     promotion: Mapping[str, Sequence[StageRun[PromotionSummary]]]
+    losses: Mapping[str, Sequence[NightLoss]]
     changes: Mapping[str, Sequence[ChampionChange]]
     challengers: Mapping[str, Sequence[int]]
     ends: Mapping[str, tuple[tuple[date, Status | Literal[""]], ...]]
     states: Mapping[str, TableState]
     tasks: Mapping[str, DefaultTask]
     incidents: tuple[OpenIncident, ...]
+    operations: Mapping[str, Sequence[Operation]]
+    proposals: Mapping[str, Decision]
+    forms: _FormsOnce
+
+    def held(self, spec: Spec) -> operating.Standing:
+        """What persons hold of a model."""
+        return operating.standing(self.operations[spec.name])
 
     def row(self, spec: Spec) -> ModelRow:
         """A model's row."""
@@ -324,8 +403,9 @@ class _Facts:
         change = self.changes[spec.name][-1] if self.changes[spec.name] else None
         shadow = self.shadow.get(spec.name, ())
         scored = next((run for run in reversed(shadow) if run.summary.tiers), None)
-        judged = self.judged(spec)
+        judged, proposed = self.judged(spec), self.proposal(spec)
         drift = self.drift.get(spec.name, ())
+        hold = self.held(spec).hold
         return ModelRow(
             model=spec.name,
             owner=spec.owner,
@@ -339,9 +419,10 @@ class _Facts:
             since=change.night if change else None,
             challengers=tuple(self.challengers.get(spec.name, ())),
             measure=spec.target.measure,
-            losses=tuple(_loss(run, spec) for run in shadow if run.status == "done"),
-            gate=judged.summary.verdict if judged else None,
-            gate_reason=judged.summary.reasons[0] if judged and judged.summary.reasons else None,
+            losses=tuple(_loss(night, spec) for night in self.losses.get(spec.name, ())),
+            gate="promote" if proposed else judged.summary.verdict if judged else None,
+            gate_reason=next(iter(proposed[0].reasons if proposed else judged.summary.reasons if judged else ()), None),
+            held=operating.in_words(hold) if hold else None,
             drift=drift[-1].summary.verdict or drift[-1].status if drift else None,
             tiers=dict(scored.summary.tiers) if scored else {},
             ends=self.ends.get(spec.name, ()),
@@ -352,16 +433,24 @@ class _Facts:
         runs = self.promotion.get(spec.name, ())
         return runs[-1] if runs and runs[-1].summary.challenger is not None else None
 
-    def proposal(self, spec: Spec) -> tuple[StageRun[PromotionSummary], datetime] | None:
+    def proposal(self, spec: Spec) -> tuple[Decision, datetime] | None:
         """A promotion that waits for a person, and until when."""
-        judged = self.judged(spec)
-        if judged is None or not judged.summary.needs_approval or judged.summary.promoted is not None:
+        proposed = self.proposals.get(spec.name)
+        if proposed is None or operating.hindrance(self.operations[spec.name], proposed.night):
             return None
-        until = (judged.recorded_at or self.now) + spec.gate.approval_timeout
-        return (judged, until) if judged.summary.verdict == "promote" and until > self.now else None
+        form = self.forms.find(f"{spec.name}__promotion", "Promote ")
+        since = (form.asked_at if form else None) or proposed.recorded_at or self.now
+        until = since + spec.gate.approval_timeout
+        return (proposed, until) if until > self.now else None
+
+    def asked_for(self, spec: Spec) -> Operation | None:
+        """What somebody wants done to a model, and a second person has to confirm."""
+        return next((one for one in self.operations[spec.name] if one.state(self.now) == "waiting"), None)
 
     def state(self, spec: Spec) -> tuple[State, str, str | None]:
         """How a model stands in a word, why, and what a person is to do."""
+        if retired := self.held(spec).retired:
+            return "retired", f"it is {operating.in_words(retired)}", None
         if spec.name not in self.anchors:
             return "new", f"no night yet; tiltyard hindcast --model {spec.name} plays past ones", None
         if problem := self.problems.get(spec.name):
@@ -376,8 +465,10 @@ class _Facts:
         if task := self.tasks.get(spec.name):
             return "asked", f"on its safe default since {task.since}", "say why (the form of its explanation)"
         if proposed := self.proposal(spec):
-            version = proposed[0].summary.challenger
+            version = proposed[0].challenger
             return "approve", f"version {version} may be promoted; silence is a no", "approve or refuse"
+        if asked := self.asked_for(spec):
+            return "approve", f"{operating.asked_in_words(asked)}; silence is a no", "approve or refuse"
         if newest and newest[1] == "stopped":
             return "stopped", f"{self.culprit(spec, 'stopped')} was stopped on {newest[0]}", "look at what was found"
         shadow = self.shadow.get(spec.name, ())
@@ -397,6 +488,9 @@ class _Facts:
         """The same where nothing is wrong."""
         changes, judged = self.changes[spec.name], self.judged(spec)
         why = judged.summary.reasons[0] if judged and judged.summary.reasons else "nobody challenges yet"
+        held = self.held(spec)
+        if hold := held.pinned or held.frozen:
+            return "pinned" if held.pinned else "frozen", f"it is {operating.in_words(hold)}", None
         if not changes or changes[-1].champion is None:
             return "default", f"the safe default answers; {why}", None
         if judged and judged.summary.verdict == "hold":
@@ -441,19 +535,20 @@ class _Facts:
         asked = [
             Asked(
                 kind="approve",
-                subject=f"{spec.name} v{proposed[0].summary.challenger}",
-                reason="; ".join(proposed[0].summary.reasons[:1]) or "the gate says promote",
+                subject=f"{spec.name} v{proposed[0].challenger}",
+                reason="; ".join(proposed[0].reasons[:1]) or "the gate says promote",
                 since=proposed[0].night,
                 until=proposed[1],
-                link=f"/dags/{spec.name}__promotion",
+                link=self.forms.link(f"{spec.name}__promotion", "Promote "),
                 models=(spec.name,),
             )
             for spec in specs
             if (proposed := self.proposal(spec))
         ]
+        asked += [item for spec in specs for item in self.by_hand(spec)]
         asked += [
             Asked(kind="explain", subject=name, reason=f"on its safe default since {task.since}", since=task.opened,
-                  link=f"/dags/{name}__explanation", models=(name,))
+                  link=self.forms.link(f"{name}__explanation"), models=(name,))
             for name, task in sorted(self.tasks.items()) if any(spec.name == name for spec in specs)
         ]  # fmt: skip
         source_of = {table: spec.source for spec in specs for table in spec.tables}
@@ -468,7 +563,7 @@ class _Facts:
         asked += [
             Asked(kind="incident", subject=incident.node,
                   reason=f"{incident.kind.replace('_', ' ')}: {incident.reason}",
-                  since=incident.since, link="/dags/governor", models=incident.models)
+                  since=incident.since, link=f"/tiltyard/incidents/{incident.node}", models=incident.models)
             for incident in self.incidents if not incident.closing and incident.node not in self.states
         ]  # fmt: skip
         accepted = self.rails.ledger.release()
@@ -482,7 +577,7 @@ class _Facts:
             asked += [
                 Asked(kind="quarantined", subject=file.file, since=file.night,
                       reason=f"{file.reason.rstrip('.')}. Mend it, and run tiltyard replace {name} FILE",
-                      link=f"/dags/{name}__features",
+                      link=f"/tiltyard/sources/{name}#quarantine",
                       models=tuple(spec.name for spec in specs if spec.source == name))
                 for file in (ingest.quarantined(self.rails, name, night) if night else ())
             ]  # fmt: skip
@@ -494,6 +589,34 @@ class _Facts:
         ]  # fmt: skip
         far = datetime.max.replace(tzinfo=self.now.tzinfo)
         return sorted(asked, key=lambda item: (item.until or far, item.since or date.max, item.subject))
+
+    def by_hand(self, spec: Spec) -> list[Asked]:
+        """What of a model's operations somebody has to see to: one that waits for a second person, a tier 1 that one
+        person has sent to its safe default, and a champion that does worse and is held."""
+        found = []
+        if one := self.asked_for(spec):
+            found.append(
+                Asked(kind="operate", subject=f"{operating.what(one)} ({one.id})",
+                      reason=f"{one.requested_by} asks for it: {one.reason}", since=self.anchors.get(spec.name),
+                      until=one.until, link=self.forms.link("operate", f"Operation {one.id}:"), models=(spec.name,))
+            )  # fmt: skip
+        changed = self.changes[spec.name][-1] if self.changes[spec.name] else None
+        if spec.tier == 1 and changed and changed.action == "rollback" and changed.champion is None:
+            last = [one for one in operating.in_order(self.operations[spec.name]) if one.action == "rollback"][-1]
+            if self.now - (last.decided_at or self.now) < TOLD:
+                found.append(
+                    Asked(kind="operate", subject=f"{spec.name} on its safe default",
+                          reason=operating.done_in_words(last), since=last.night, link=f"/tiltyard/models/{spec.name}",
+                          models=(spec.name,))
+                )  # fmt: skip
+        runs = self.promotion.get(spec.name, ())
+        watch = runs[-1].summary.watch if runs else None
+        if watch is not None and watch.is_held and self.held(spec).hold:
+            found.append(
+                Asked(kind="worse", subject=f"{spec.name} v{watch.champion}", reason=watch.reasons[0],
+                      since=runs[-1].night, link=f"/tiltyard/models/{spec.name}", models=(spec.name,))
+            )  # fmt: skip
+        return found
 
     def readers(self, specs: Sequence[Spec], table: str) -> tuple[str, ...]:
         """The models that stand on a table, at whatever distance."""
@@ -508,10 +631,7 @@ class _Facts:
     @cached_property
     def feeding(self) -> Feeding | None:
         """Which table stands on which; None before dbt has built anything."""
-        try:
-            return Feeding.of_every_source(self.rails.settings)
-        except OSError:
-            return None
+        return Feeding.as_built(self.rails.settings)
 
     def upstream(self, specs: Sequence[Spec]) -> set[str]:
         """The tables that lie before those that the models read, of their sources."""
@@ -520,11 +640,9 @@ class _Facts:
         return raw | {name for name in self.states if name.startswith(tuple(f"stg_{source}__" for source in sources))}
 
 
-def _loss(run: StageRun[ShadowSummary], spec: Spec) -> MeasuredLoss:
+def _loss(night: NightLoss, spec: Spec) -> MeasuredLoss:
     """What a night measured of the version that was champion then."""
-    champion = next((figures for figures in run.summary.metrics.values() if figures.role == "champion"), None)
-    return MeasuredLoss(
-        night=run.night,
-        champion=champion.figure(spec.target.measure) if champion else None,
-        safe_default=run.summary.default_loss,
-    )
+    more, own = night.champion.get("more"), night.champion.get(spec.target.measure)
+    value = more.get(spec.target.measure) if own is None and isinstance(more, dict) else own
+    loss = float(value) if isinstance(value, int | float) else None
+    return MeasuredLoss(night=night.night, champion=loss, safe_default=night.safe_default)

@@ -20,7 +20,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import task
 
 from tiltyard import clock
-from tiltyard.edge import due, limits, nights, task_run
+from tiltyard.edge import due, limits, metering, nights, task_run
 from tiltyard.edge.assets import announced_through, portfolio_asset
 from tiltyard.edge.due import Lot
 from tiltyard.errors import BadInput, CheckFailed, OutOfTime
@@ -161,9 +161,10 @@ class Chunks:
     def _work(self, rails: "Rails", spec: Spec, own: Lot) -> None:
         log.info("%s of %s: %s", self.stage, spec.name, ", ".join(map(str, own.models[spec.name])))
         task_run.show_model(spec.name)
+        days = own.models[spec.name]
         try:
-            with limits.within(rails, self.stage, spec):
-                self.work(rails, spec, [clock.midnight(day) for day in own.models[spec.name]])
+            with metering.meter.span(spec.name, days), limits.within(rails, self.stage, spec):
+                self.work(rails, spec, [clock.midnight(day) for day in days])
         except OutOfTime as error:  # what was interrupted may have said something else, or nothing
             rest = self._left(rails, own.part([spec.name]))
             self._record_failed(rails, rest, str(error))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+from tiltyard import clock, operating
 from tiltyard.answered.arm import SHADOW, Arms
 from tiltyard.answered.report import FallbackReport, RequestNight, RequestsReport, TaskReport
 from tiltyard.edge.document import (
@@ -11,12 +12,10 @@ from tiltyard.edge.document import (
     ChecksNight,
     Document,
     DriftNight,
-    EstimatedVersion,
     ExplainedPrediction,
     FilledFeatures,
     GateDecision,
     GovernedNight,
-    MeasuredVersion,
     ModelStatus,
     NoNight,
     Realized,
@@ -30,9 +29,11 @@ from tiltyard.records import (
     ArmFigures,
     DeliverySummary,
     Embargo,
+    EstimatedVersion,
     Incident,
     LakeMaintenanceSummary,
     LakeSize,
+    MeasuredVersion,
     OpenIncident,
     PortfolioNight,
     ReplaySummary,
@@ -63,6 +64,7 @@ def model(document: Document) -> str:
         "online": online(document.online, measure),
         "gate": _gate(document.gate),
         "promotions": _list(f"v{promotion.version} on {promotion.night}" for promotion in document.promotions),
+        **({"by hand": _by_hand(document)} if document.operations else {}),
         "watch": _watch(document.watch, document.rollbacks),
         "drift": _drift(document.drift),
         "governor": _governor(document.governor),
@@ -89,6 +91,14 @@ def model(document: Document) -> str:
         facts["popular"] = _list(f"{item.item_name} ({item.score:.0%})" for item in document.popular)
     head = f"{document.model} as of {document.as_of:%Y-%m-%d} (owner {document.owner}, tier {document.tier})"
     return "\n".join([head, *(f"  {label:<12} {text}" for label, text in facts.items())])
+
+
+def _by_hand(document: ModelStatus) -> str:
+    """Who holds the model, what was done last, and what waits for a second person."""
+    done = operating.in_order(document.operations)
+    waiting = [one for one in document.operations if one.state(clock.now()) == "waiting"]
+    parts = [document.held] if document.held else [operating.done_in_words(done[-1])] if done else []
+    return "; ".join([*parts, *map(operating.asked_in_words, waiting)]) or "nothing that holds"
 
 
 def _unanswered(document: ModelStatus) -> str:

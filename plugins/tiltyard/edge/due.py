@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tiltyard import clock
+from tiltyard import clock, operating
 from tiltyard.edge.nights import SWEEP
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.records import Instant, Publication, Record
@@ -65,7 +65,7 @@ class Lot(Record):
 def lot(
     rails: "Rails", stage: StageName, specs: Sequence[Spec], chosen: datetime | None = None, *, named: bool = False
 ) -> Lot:
-    """What `stage` has to do for these models.
+    """What `stage` has to do for these models; nothing of nights on which they were retired.
 
     With a night chosen, that night alone, of those models for which the stage before has it; where they were `named`
     one by one, of all with which it has come as far. Raises BadInput where that is none.
@@ -84,6 +84,12 @@ def lot(
     else:
         finished = _finished(rails, stage, specs)
         nights = {name: set(days) for name, days in finished.items() if days}
+    operations = rails.ledger.operations.of(nights)
+    nights = {
+        name: {day for day in days if operating.standing(operations[name], day).retired is None}
+        for name, days in nights.items()
+    }
+    nights = {name: days for name, days in nights.items() if days}
     ends = rails.ledger.ends(stage, {name: min(days) for name, days in nights.items()})
     due = {
         name: days if chosen else {day for day in days if is_due(ends[name].get(day), finished[name][day])}

@@ -126,6 +126,13 @@ def explanation(spec: Spec) -> ExplanationForm:
     return ExplanationForm(task_id=EXPLAIN, spec=spec, params=form)
 
 
+def require_kept(answer: JsonObject) -> JsonObject:
+    """Fails the task, in sight, where the answer was none; it is asked again by then."""
+    if refused := answer.get("refused"):
+        task_run.fail(f"The answer does not count: {refused} It is asked again.")
+    return answer
+
+
 def ask(spec: Spec, opened: date) -> None:
     """Announce the model whose task was opened on that night, so that a person is asked about it."""
     task_run.announce_through(unexplained_assets(), model_asset(spec, "unexplained"), [clock.midnight(opened)])

@@ -36,12 +36,15 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
 
     The parameter alone, when it is given. Else those that the events name plus those that were missed; a
     manual run that finds neither does the newest finished night again. Raises BadInput when there is none, and for a
-    night that is asked for of a model that a hindcast plays; without one the task is skipped then.
+    night that is asked for of a model that a hindcast plays; without one the task is skipped then, and where the model
+    is retired.
     """
     if chosen := chosen_night(rails, [spec.source]):
         rails.ledger.require_unplayed([spec.name])
         return [chosen]
     if not unplayed(rails, [spec]):
+        if rails.ledger.operations.retired([spec.name]):
+            task_run.skip(f"{spec.name} is retired.")
         task_run.skip(f"A hindcast plays {spec.name} at this moment; what it leaves is done afterwards.")
     before = STAGES[stage].works_on
     assert before, f"{stage} works on no other stage's nights"
@@ -56,12 +59,13 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
 
 
 def unplayed(rails: "Rails", specs: Sequence[Spec]) -> list[Spec]:
-    """Those of the models that no hindcast plays at this moment. The others are left to it: what is done of a night
-    beside it would stand on decisions that it has yet to make. What it leaves is picked up by a later run."""
-    played = rails.ledger.played([spec.name for spec in specs])
+    """Those of the models that are at work: neither retired nor played by a hindcast at this moment. What that leaves
+    is picked up by a later run: beside it a night would stand on decisions that it has yet to make."""
+    names = [spec.name for spec in specs]
+    played, retired = rails.ledger.played(names), rails.ledger.operations.retired(names)
     if played:
         log.info("Left to a hindcast, which plays them at this moment: %s.", listed(sorted(played)))
-    return [spec for spec in specs if spec.name not in played]
+    return [spec for spec in specs if spec.name not in played | retired]
 
 
 def chosen_night(rails: "Rails", sources: Sequence[str]) -> datetime | None:

@@ -2,15 +2,15 @@
 
 `assets` (by which DAGs start each other), `task_run` (the task that is running), `nights` (which ones a run works on),
 `due` (of which models), `chunks` (how a stage goes through its models) under `limits`, `approvals` and `explanations`
-(what people are asked), `work` (what a task does, stage by stage). These, `answers` and `dag_page` are the only modules
-of the library that import airflow. They are imported when a DAG file is parsed, so
-whatever the stages stand on (the lake, pandas, MLflow) is imported by the tasks, inside.
+(what people are asked), `operations` (what they do by hand), `work` (what a task does, stage by stage). These,
+`answers` and `dag_page` are the only modules of the library that import airflow. They are imported when a DAG file is
+parsed, so whatever the stages stand on (the lake, pandas, MLflow) is imported by the tasks, inside.
 """
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from airflow.providers.standard.operators.empty import EmptyOperator as Settled
 from airflow.sdk import (
@@ -25,7 +25,7 @@ from airflow.sdk import (
 
 from tiltyard import release
 from tiltyard.edge import resting
-from tiltyard.edge.approvals import approval_tasks, approvals
+from tiltyard.edge.approvals import approval_tasks, approvals, second_person
 from tiltyard.edge.assets import (
     any_feature,
     feature_assets,
@@ -36,9 +36,11 @@ from tiltyard.edge.assets import (
     unexplained_assets,
 )
 from tiltyard.edge.chunks import Announce, Chunks, Work
-from tiltyard.edge.explanations import explanation
+from tiltyard.edge.explanations import explanation, require_kept
 from tiltyard.edge.nights import begin, each_night, end_of_run, governed_nights, kept, nights, same_nights
-from tiltyard.edge.task_run import accepting, announce, linked, looking, night, skip, working
+from tiltyard.edge.operations import CONFIRMING, confirm
+from tiltyard.edge.operations import ask as ask_for
+from tiltyard.edge.task_run import accepting, announce, fail, linked, looking, night, skip, working
 from tiltyard.edge.work import (
     JudgedNight,
     announce_evaluations,
@@ -65,19 +67,20 @@ from tiltyard.edge.work import (
 )
 from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts
+from tiltyard.records import OperationAction
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, load_portfolio, read_all
 from tiltyard.stages import IN_CHUNKS, StageName, dag_id
 
 __all__ = [
     "JudgedNight", "Settled", "accepting", "alerts_schedule", "announce", "announce_evaluations", "announce_findings",
-    "announce_promotions", "answer_hours", "any_feature", "approvals", "arguments", "asks", "audit_alone",
-    "audit_fallback", "begin", "check", "each_night", "end_of_run", "explanation", "feature_assets", "governed_nights",
-    "governor_schedule", "grant", "granted_assets", "hourly", "in_chunks", "in_force", "in_short", "judge",
-    "judge_model", "kept", "land", "linked", "look_at_model", "looking", "maintenance_timetable", "model_asset",
-    "night", "nights", "per_model", "portfolio", "portfolio_asset", "promote", "publish", "same_nights",
-    "settled_assets", "shadow_model", "show_checks", "skip", "tags", "tell", "tidy", "timetable", "train", "transform",
-    "unexplained_assets", "working",
+    "announce_promotions", "answer_hours", "any_feature", "approvals", "arguments", "ask_for", "asks", "audit_alone",
+    "audit_fallback", "begin", "check", "confirm", "each_night", "end_of_run", "explanation", "fail", "feature_assets",
+    "governed_nights", "governor_schedule", "grant", "granted_assets", "hourly", "in_chunks", "in_force", "in_short",
+    "judge", "judge_model", "kept", "land", "linked", "look_at_model", "looking", "maintenance_timetable",
+    "model_asset", "night", "nights", "operating_arguments", "per_model", "portfolio", "portfolio_asset", "promote",
+    "publish", "require_kept", "same_nights", "second_person", "settled_assets", "shadow_model", "show_checks", "skip",
+    "tags", "tell", "tidy", "timetable", "train", "transform", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"
@@ -151,6 +154,8 @@ def _params(stage: StageName, spec: Spec | None) -> dict[str, Param]:
     )
     if stage == "alerts":
         return {}
+    if stage == "operate":
+        return _operating_params()
     if stage not in IN_CHUNKS or spec is not None:
         return {"as_of": night}
     models = Param(
@@ -161,6 +166,29 @@ def _params(stage: StageName, spec: Spec | None) -> dict[str, Param]:
         description="Their names, one a line. Empty: all of them.",
     )
     return {"as_of": night, "models": models}
+
+
+def _operating_params() -> dict[str, Param]:
+    """The form of `operate`. What has no default has to be given: nothing is done by pressing a button twice."""
+    specs, _ = read_all(in_force().models)
+    actions = [*get_args(OperationAction), CONFIRMING]
+    return {
+        "model": Param(type="string", enum=[spec.name for spec in specs] or ["there is no model"], title="Model"),
+        "action": Param(type="string", enum=actions, title="Action"),
+        "version": Param(
+            None,
+            type=["null", "string"],
+            title="Version",
+            description="Of rollback and pin: a number, or default. Empty: the previous champion, or the present one. "
+            "Of confirm: the operation's number.",
+        ),
+        "reason": Param(type="string", minLength=1, title="Reason", description="Why; it is kept with your name."),
+    }
+
+
+def operating_arguments(doc: str | None) -> dict[str, Any]:
+    """What `operate` says of itself. Many may ask at once: a run may wait a day for its second person."""
+    return arguments("operate", doc) | {"max_active_runs": 16}
 
 
 def in_chunks(stage: StageName, specs: Sequence[Spec], work: Work, announce: Announce) -> None:

@@ -19,10 +19,11 @@ from airflow.sdk.exceptions import (
 from pydantic import JsonValue
 
 from tiltyard import clock, release
-from tiltyard.edge import log_lines, resting
+from tiltyard.edge import log_lines, metering, resting
 from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
+from tiltyard.stages import StageName, split
 from tiltyard.words import meant
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def working(settings: Settings | None = None) -> Iterator["Rails"]:
     log_lines.quiet()
     try:
         require_known()
-        with rails.opened(resting.noted(settings or release.in_force(Settings()))) as opened:
+        with rails.opened(resting.noted(settings or release.in_force(Settings()))) as opened, _metered(opened):
             yield opened
     except Unavailable:
         raise
@@ -200,6 +201,27 @@ def working(settings: Settings | None = None) -> Iterator["Rails"]:
         raise AirflowFailException(f"A newer attempt is at work, this one gave way: {error}") from error
     except TiltyardError as error:
         raise AirflowFailException(str(error)) from error
+
+
+@contextmanager
+def _metered(rails: "Rails") -> Iterator[None]:
+    """What the task has used is put down when it ends, well or badly: for the models that it had in its hands, else
+    for whom its DAG is. Nothing where no task runs."""
+    try:
+        yield
+    finally:
+        if at_work := _at_work():
+            metering.put_down(rails, metering.meter.settle(*at_work))
+
+
+def _at_work() -> tuple[StageName, str, date] | None:
+    """The stage, whom its DAG is for, and the night that the run is about, the newest where there are several."""
+    try:
+        stage, of = split(key().dag_id)
+        days = announced_nights()
+        return stage, of, max(days) if days and not chosen_night() else night().date()
+    except (KeyError, RuntimeError, TiltyardError):  # no task, no stage of ours, or no night, which the task will say
+        return None
 
 
 def end_where_it_crashes() -> None:
@@ -222,6 +244,11 @@ def looking(landed: JsonObject | None) -> PokeReturnValue:
 def skip(reason: str) -> NoReturn:
     """End the task as skipped: what follows is skipped too, and its outlets stay silent."""
     raise AirflowSkipException(reason)
+
+
+def fail(reason: str) -> NoReturn:
+    """End the task as failed, for good: a person has to see to it."""
+    raise AirflowFailException(reason)
 
 
 def end_here(*task_ids: str) -> NoReturn:

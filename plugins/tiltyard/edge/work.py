@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
-from tiltyard.edge import answers, due, explanations, hours, limits, log_lines, task_run
-from tiltyard.edge.approvals import approval_tasks, question, recorded_approval
+from tiltyard.edge import answers, due, explanations, hours, limits, log_lines, metering, task_run
+from tiltyard.edge.approvals import approval_tasks, conditions, question, recorded_approval
 from tiltyard.edge.assets import (
     announced_through,
     feature_asset,
@@ -70,8 +70,11 @@ def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
 
 
 def withdraw_questions(rails: "Rails") -> None:
-    """End the questions of models that are no longer in force, as every run does that puts a release in force."""
+    """End the questions of models that are no longer in force, or retired, as every run does that puts a release in
+    force."""
     specs = portfolio(rails.settings)
+    retired = rails.ledger.operations.retired([spec.name for spec in specs])
+    specs = tuple(spec for spec in specs if spec.name not in retired)
     asked = {(dag_id("explanation", spec.name), explanations.EXPLAIN) for spec in specs}
     asked |= {(dag_id("promotion", spec.name), task) for spec in specs for task in approval_tasks(spec)}
     for task in answers.withdraw(rails, asked):
@@ -131,12 +134,13 @@ def publish(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     """Put what is good of a source's night in service, and the store of online features up to it; announce the feature
     views that are settled by that, and all views of the models that may start now. An hour is in service already."""
     from tiltyard.online import fill
-    from tiltyard.prepare import features
+    from tiltyard.prepare import features, source_figures
 
     if clock.is_hour(as_of):
         return _announce_hour(rails, source, as_of)
     published = features.end(rails, source, as_of)
     log.info("%s", log_lines.published(published))
+    source_figures.keep(rails, source, as_of)
     online = fill.fill_night(rails, as_of, published.settled).to_json() if published.published else None
     night, specs = clock.night_closing(as_of), portfolio(rails.settings)
     touched = [spec for spec in specs if not published.settled.isdisjoint(spec.tables)]
@@ -176,7 +180,8 @@ def answer_hours(rails: "Rails", specs: Sequence[Spec]) -> JsonObject:
     for spec in specs:
         try:
             if open_hours := waiting.get(spec.name):
-                with limits.within(rails, "shadow", spec):
+                days = {clock.night_of(as_of) for as_of in open_hours}
+                with metering.meter.span(spec.name, days), limits.within(rails, "shadow", spec):
                     answered = hours.answer(rails, spec, open_hours, task_run.connection)
                 done[spec.name] = {hour.as_of.isoformat(): hour.answered for hour in answered}
         except Unavailable:
@@ -292,6 +297,8 @@ class PromotedNight(PromotionSummary):
 
     changed: bool = False
     """Whether there is another champion from the next night on."""
+    refused: bool = False
+    """Whether somebody has approved and that does not count."""
 
 
 def judge(rails: "Rails", spec: Spec) -> JudgedNight:
@@ -311,8 +318,21 @@ def judge(rails: "Rails", spec: Spec) -> JudgedNight:
         task_run.show(judged.page, rails.settings)
     if judged.needs_approval and judged.page and judged.challenger is not None:
         body = evidence_file.markdown(rails, spec, newest, judged.challenger, task_run.report_url(judged.page))
-        proposal = Proposal(question(spec.name, judged.challenger, str(judged.night)), body)
+        about = conditions(
+            clock.now() + spec.gate.approval_timeout,
+            _people(rails, spec, judged.challenger),
+            [f"v{other.challenger} ({other.verdict})" for other in judged.decisions
+             if other.challenger != judged.challenger],
+        )  # fmt: skip
+        proposal = Proposal(question(spec.name, judged.challenger, str(judged.night)), f"{about}\n\n{body}")
     return JudgedNight(**vars(judged), proposal=proposal, missed=tuple(sorted(closed)))
+
+
+def _people(rails: "Rails", spec: Spec, challenger: int) -> tuple[str, ...] | None:
+    """Who may approve a challenger now; None: anybody but whoever asked for it."""
+    trained = rails.ledger.version(spec.name, challenger)
+    asked_by = [*task_run.requesters(), *(trained.requested_by.split(",") if trained else ())]
+    return load_portfolio(rails.settings.models).may_answer(spec.owner, clock.now().date(), asked_by)
 
 
 def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:
@@ -327,7 +347,7 @@ def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:
     approvals = [recorded_approval(rails, spec, as_of, task) for task in approval_tasks(spec)]
     outcome = promotion.promote(rails, spec, as_of, *(approval for approval in approvals if approval is not None))
     summary = promotion.close(rails, spec, PromotionSummary.from_json(judged.to_json()), outcome)
-    return PromotedNight(**vars(summary), changed=outcome.has_changed)
+    return PromotedNight(**vars(summary), changed=outcome.has_changed, refused=outcome.is_refused)
 
 
 def grant(rails: "Rails", specs: Sequence[Spec], when: Sequence[datetime]) -> dict[date, PortfolioNight]:
@@ -379,6 +399,8 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> PortfolioAudit:
     from tiltyard.answered import fallback_audit
 
     chosen = chosen_night(rails, rails.settings.sources)
+    retired = rails.ledger.operations.retired([spec.name for spec in specs])
+    specs = [spec for spec in specs if spec.name not in retired]
     first = rails.ledger.first_nights([spec.name for spec in specs])
     audits: dict[str, Mapping[date, FallbackAuditSummary]] = {}
     failed: dict[str, str] = {}
@@ -389,7 +411,8 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> PortfolioAudit:
         when = [as_of for as_of in when if clock.night_closing(as_of) >= first.get(spec.name, date.min)]
         try:
             if when:
-                audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)
+                with metering.meter.span(spec.name, [clock.night_closing(as_of) for as_of in when]):
+                    audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)
             if when or not task_run.is_first_attempt():
                 task = fallback_audit.open_task(rails, spec.name)
                 if task:
@@ -445,7 +468,13 @@ def tell(rails: "Rails", now: datetime) -> JsonObject:
 
 
 def tidy(rails: "Rails", as_of: datetime, now: datetime) -> JsonObject:
-    """Put the lake in order; `now` is when that was asked for."""
+    """Put the lake in order; `now` is when that was asked for. Then the accounts: what lies there, and what models are
+    worth."""
+    from tiltyard.govern import retiring
     from tiltyard.upkeep import maintenance
 
-    return maintenance.maintain(rails, as_of, now=now).to_json()
+    done = maintenance.maintain(rails, as_of, now=now).to_json()
+    specs = portfolio(rails.settings)
+    retiring.measure_stored(rails, specs)
+    rails.ledger.accounts.set_worths(retiring.look(rails, specs))
+    return done

@@ -64,9 +64,11 @@ def govern(
     drift: Mapping[str, DriftPolicy],
     portfolio: Portfolio,
     retrain: Mapping[str, RetrainPolicy] | None = None,
+    frozen: Mapping[str, str] | None = None,
 ) -> GovernorOutcome:
     """Decide for every model of `drift` on the night of `history`. Findings may come in any order. `retrain`: model →
-    when it asks for a training without an alarm; one that never does may be left out.
+    when it asks for a training without an alarm; one that never does may be left out. `frozen`: model → why nothing is
+    trained of it, whatever is found: it is only reported.
 
     A model without a finding of this night waits: nothing follows for it. Raises ValueError for two findings of one
     model. Of every other model exactly one thing follows, in this order:
@@ -101,6 +103,8 @@ def govern(
         if action.decision in ("steady", "report"):
             reasons = due((retrain or {}).get(model, RetrainPolicy()), tonight[model].since_training, night)
             action = Action(model, "retrain", (*action.reasons, *reasons)) if reasons else action
+        if action.decision == "retrain" and frozen and model in frozen:
+            action = Action(model, "report", (*action.reasons, frozen[model]))
         if action.decision == "retrain":
             cooldown = cooling(history.past(model), night, drift[model], portfolio.trainings)
             if cooldown is None:

@@ -8,6 +8,7 @@ record of the stage. A night done again grants what it granted, and what has bec
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
+from tiltyard import operating
 from tiltyard import spec as specs_module
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
@@ -49,6 +50,8 @@ def govern_night(
     night = night_closing(as_of)
     claim = rails.ledger.claim(f"{STAGE}/{night}")
     models = {spec.name: spec for spec in (specs_module.portfolio(rails.settings) if specs is None else specs)}
+    held = {name: operating.standing(own, night) for name, own in rails.ledger.operations.of(models).items()}
+    models = {name: spec for name, spec in models.items() if held[name].retired is None}
     outcome = governor.govern(
         rails.ledger.findings(night),
         Lineage.of(transform.manifest(rails.settings), models.values()),
@@ -56,6 +59,7 @@ def govern_night(
         {name: spec.drift for name, spec in models.items()},
         portfolio or specs_module.load_portfolio(rails.settings.models),
         {name: spec.retrain for name, spec in models.items()},
+        {name: f"it is {operating.in_words(own.frozen)}" for name, own in held.items() if own.frozen is not None},
     )
     actions = _actions(outcome)
     granted = {model: actions[model].reasons for model in outcome.granted}
@@ -87,11 +91,12 @@ def published(rails: Rails, specs: Iterable[Spec], back: timedelta) -> set[date]
 
 def taking_part(rails: Rails, specs: Iterable[Spec], night: date) -> list[Spec]:
     """The models of sources that have a run for a night, by their schedule or by their record; without those that came
-    later than that night, and those that a hindcast plays at this moment."""
+    later than that night, those that are retired on it, and those that a hindcast plays at this moment."""
     specs = list(specs)
     names = [spec.name for spec in specs]
-    first, played = rails.ledger.first_nights(names), rails.ledger.played(names)
-    specs = [spec for spec in specs if night >= first.get(spec.name, date.min) and spec.name not in played]
+    first = rails.ledger.first_nights(names)
+    away = rails.ledger.played(names) | rails.ledger.operations.retired(names, night)
+    specs = [spec for spec in specs if night >= first.get(spec.name, date.min) and spec.name not in away]
     publishers = _publishers(specs)
     ends = rails.ledger.ends("features", dict.fromkeys(publishers, night), until=night)
     begun = {source for source in publishers if night in ends[source]}

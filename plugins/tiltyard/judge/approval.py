@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from tiltyard.records import JsonObject
-from tiltyard.spec import Spec
+from tiltyard.spec import Approvers, Spec
 
 APPROVE = "Approve"
 HINDCAST_SOURCE = "hindcast:auto"
@@ -45,6 +45,8 @@ class Approval:
     """What was asked; None when the question is none that this project writes."""
     source: str
     """`airflow`, or `hindcast:auto`: assumed, not given, and recorded as such."""
+    comment: str | None = None
+    """What the person said; None where that was nothing."""
 
     def to_json(self) -> JsonObject:
         """The approval as the ledger keeps it."""
@@ -57,6 +59,7 @@ class Approval:
             "responded_at": None if self.responded_at is None else str(self.responded_at),
             "subject": None if subject is None else [*subject[:2], str(subject.night), subject.evidence],
             "source": self.source,
+            **({"comment": self.comment} if self.comment else {}),
         }
 
 
@@ -72,9 +75,15 @@ def assumed(subject: Subject, as_of: datetime) -> Approval:
     )
 
 
-def faults_of_all(spec: Spec, approvals: Sequence[Approval], subject: Subject, trained_by: str) -> list[str]:
-    """What keeps these approvals, together, from counting, as half sentences; empty when they count."""
-    faults = list(dict.fromkeys(fault for approval in approvals for fault in faults_of(approval, subject, trained_by)))
+def faults_of_all(
+    spec: Spec, approvals: Sequence[Approval], subject: Subject, trained_by: str, approvers: Approvers | None = None
+) -> list[str]:
+    """What keeps these approvals, together, from counting, as half sentences; empty when they count.
+
+    `approvers`: who may answer for the model's owner; None: anybody but whoever asked or trained.
+    """
+    found = [fault for approval in approvals for fault in faults_of(approval, subject, trained_by, approvers)]
+    faults = list(dict.fromkeys(found))
     if all(approval.source == HINDCAST_SOURCE for approval in approvals):
         return faults
     people = Counter(name for approval in approvals if (name := _person(approval.approved_by)))
@@ -85,10 +94,11 @@ def faults_of_all(spec: Spec, approvals: Sequence[Approval], subject: Subject, t
     return faults
 
 
-def faults_of(approval: Approval, subject: Subject, trained_by: str) -> list[str]:
+def faults_of(approval: Approval, subject: Subject, trained_by: str, approvers: Approvers | None = None) -> list[str]:
     """Everything that keeps one approval from counting, as half sentences.
 
-    `trained_by`: who asked for the challenger's training, and may not approve it.
+    `trained_by`: who asked for the challenger's training, and may not approve it. `approvers`: who may answer for the
+    model's owner; None: anybody else.
     """
     faults = []
     approver, is_assumed = _person(approval.approved_by), approval.source == HINDCAST_SOURCE
@@ -111,6 +121,13 @@ def faults_of(approval: Approval, subject: Subject, trained_by: str) -> list[str
             faults.append("it is not known who trained it")
         if approver in {*map(_person, requested_by), _person(trained_by), *map(_person, (trained_by or "").split(","))}:
             faults.append(f"'{approval.approved_by}' asked for it and cannot approve it")
+        elif approvers is not None and approval.responded_at is not None:
+            asked_by = [name for name in (*requested_by, *(trained_by or "").split(",")) if name]
+            may = approvers.names(approval.responded_at.date(), asked_by)
+            if approver not in map(_person, may):
+                faults.append(
+                    f"'{approval.approved_by}' may not answer for this owner; these may: {', '.join(may) or 'nobody'}"
+                )
     return faults
 
 

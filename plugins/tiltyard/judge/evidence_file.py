@@ -55,7 +55,8 @@ def faults(rails: Rails, evidence: EvidenceRecord) -> list[str]:
 
 
 def markdown(rails: Rails, spec: Spec, as_of: datetime, challenger: int, link: str = "") -> str:
-    """The evidence behind the night's recorded decision on a challenger, for the person who is asked.
+    """The evidence behind the night's recorded decision on a challenger, for the person who is asked: short, so that
+    the buttons below it are in sight. What stands in the way is named, all else is on the page.
 
     `link` is where the evidence page is served.
     """
@@ -72,15 +73,13 @@ def markdown(rails: Rails, spec: Spec, as_of: datetime, challenger: int, link: s
         f"{evidence.immature} rows are not matured and were not looked at.",
         "",
         *([f"**[Look at the evidence page]({link})** before you answer: it is what you approve.", ""] if link else []),
-        "| criterion | value | limit | status | why |",
-        "|---|---|---|---|---|",
     ]
-    for criterion in evidence.criteria:
-        cells = (
-            criterion.name, _cell(criterion.value), _cell(criterion.limit), criterion.status, criterion.reason
-        )  # fmt: skip
-        shown = (html.escape(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
-        lines.append("| " + " | ".join(shown) + " |")
+    open_ones = [criterion for criterion in evidence.criteria if criterion.status != "pass"]
+    met = len(evidence.criteria) - len(open_ones)
+    lines.append(f"Criteria that are met: {met} of {len(evidence.criteria)}.")
+    for criterion in open_ones:
+        shown = (html.escape(text).replace("\n", " ") for text in (criterion.name, criterion.reason))
+        lines.append("- {}: {}".format(*shown))
     return "\n".join([*lines, "", f"Evidence: `{evidence.bound}`"])
 
 

@@ -20,6 +20,7 @@ from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.judge import aliases, approval, evidence_file, gate, pairs, rollback
 from tiltyard.judge.approval import HINDCAST_SOURCE, Approval, Subject
+from tiltyard.judge.best import best_of
 from tiltyard.lake import quoted
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails, records_its_end
@@ -40,7 +41,7 @@ from tiltyard.records import (
     TrainingSummary,
     Version,
 )
-from tiltyard.spec import Spec
+from tiltyard.spec import Spec, load_portfolio
 from tiltyard.stages import StageName
 from tiltyard.succession import ChampionChange, Roles
 from tiltyard.train import registry, replay
@@ -62,6 +63,8 @@ class PromotionOutcome:
     """The version that it replaced; None for the safe default, or without a promotion."""
     rolled_back: int | None = None
     """The version that was sent back; None for none."""
+    is_refused: bool = False
+    """Whether somebody has approved and that does not count."""
 
     @property
     def has_changed(self) -> bool:
@@ -135,17 +138,19 @@ def judge(rails: Rails, spec: Spec, as_of: datetime) -> PromotionSummary:
         return summary
     history = _history(rails, spec, as_of, roles)
     decisions = [_decide(rails, spec, as_of, history, challenger, roles.champion) for challenger in roles.challengers]
-    best = _best(decisions)
+    best = best_of(decisions)
     assert best is not None
+    may_be = best.verdict == "promote"
+    hindrance = rails.ledger.operations.hindrance(spec.name, night) if may_be else None
     return replace(
         summary,
         verdict=best.verdict,
         challenger=best.challenger,
         champion=best.champion,
-        reasons=best.reasons,
+        reasons=(hindrance, *best.reasons) if hindrance else best.reasons,
         evidence=best.evidence.bound,
         page=best.evidence.page.path if best.evidence.page else None,
-        needs_approval=best.verdict == "promote" and spec.tier == 1,
+        needs_approval=may_be and spec.tier == 1 and hindrance is None,
         decisions=tuple(map(_in_short, decisions)),
     )
 
@@ -241,14 +246,6 @@ def _in_short(decision: Decision) -> ChallengerDecision:
         matured=evidence.matured,
         nights=evidence.nights,
     )
-
-
-def _best(decisions: Sequence[Decision]) -> Decision | None:
-    """The decision to act on: the promotable one with the largest lower bound, else the newest challenger's."""
-    promotable = [decision for decision in decisions if decision.verdict == "promote"]
-    if promotable:
-        return max(promotable, key=lambda decision: (decision.evidence.low, decision.challenger))
-    return max(decisions, key=lambda decision: decision.challenger, default=None)
 
 
 # -- gathering --------------------------------------------------------------------------------
@@ -388,12 +385,16 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
     """
     night = night_closing(as_of)
     changes = rails.ledger.changes(spec.name)
-    if mine := next((change for change in changes if change.night == night), None):
+    by_itself = (change for change in changes if change.kind != "operation")
+    if mine := next((change for change in by_itself if change.night == night), None):
         return _changed_already(rails, spec, as_of, mine, approvals)
-    best = _best(rails.ledger.decisions(spec.name, until=night, since=night))
+    best = best_of(rails.ledger.decisions(spec.name, until=night, since=night))
     if best is None or best.verdict != "promote":
         _refuse_people(rails, spec, night, approvals, "the gate has not said promote on this night")
         return PromotionOutcome(best.reasons[0] if best else "No challenger has been judged.")
+    if held := rails.ledger.operations.hindrance(spec.name, night):
+        _refuse_people(rails, spec, night, approvals, held.rstrip("."))
+        return PromotionOutcome(f"{held} Version {best.challenger} is not promoted.")
     if overtaken := _overtaken(rails, spec, night, best, changes):
         return PromotionOutcome(overtaken)
     trained = rails.ledger.version(spec.name, best.challenger)
@@ -402,11 +403,13 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
         return PromotionOutcome("Tier 1: a person has to approve, and nobody has.")
     if approvals:
         subject = Subject(spec.name, best.challenger, night, best.evidence.bound)
-        faults = approval.faults_of_all(spec, approvals, subject, trained.requested_by)
+        approvers = load_portfolio(rails.settings.models).approvers.get(spec.owner)
+        faults = approval.faults_of_all(spec, approvals, subject, trained.requested_by, approvers)
         faults += evidence_file.faults(rails, best.evidence)
         if faults:
             _refuse(rails, spec, night, approvals, faults)
-            return PromotionOutcome(f"The approval does not hold: {'; '.join(faults)}.")
+            is_refused = any(approval.APPROVE in answer.chosen for answer in approvals)
+            return PromotionOutcome(f"The approval does not hold: {'; '.join(faults)}.", is_refused=is_refused)
     return _claim(rails, spec, best, trained, approvals)
 
 
@@ -453,6 +456,8 @@ def _claim(
         )
     )
     if not is_first:
+        if held := rails.ledger.operations.hindrance(spec.name, best.night):  # since it was looked at
+            return PromotionOutcome(f"{held} Version {best.challenger} is not promoted.")
         rails.ledger.add_event("promotion_lost", spec.name, best.night, {"version": best.challenger})
         return PromotionOutcome(f"Another gate was first: version {best.challenger} or this night is taken.")
     aliases.follow(rails, spec, best.night)

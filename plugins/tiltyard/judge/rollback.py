@@ -1,7 +1,8 @@
 """The rollback watch: so long as predictions of `gate.rollback_window` after a promotion mature, the previous champion,
 which goes on scoring unseen, is held against the new one with the gate's own statistic and the roles reversed.
 
-The better one comes back by itself, at every tier: nobody needs to approve what was approved before. A champion that
+The better one comes back by itself, at every tier: nobody needs to approve what was approved before. Where a person
+holds the model, frozen or pinned, nobody comes back: that the previous one does better is told. A champion that
 replaced the safe default is held against that, and sends the model back to it: a constant that is nearer to the truth
 serves better. On a night that rolls back no challenger is judged; the next night judges them against whom is back.
 """
@@ -19,6 +20,9 @@ from tiltyard.rails import Rails
 from tiltyard.records import EvidenceRecord, Watch, WatchVerdict
 from tiltyard.spec import Spec
 from tiltyard.succession import ChampionChange
+
+HELD = "It does worse than the one before it, and stays: "
+"""How the reasons begin of a watch that a person's word keeps from a rollback."""
 
 
 def watched(spec: Spec, changes: Sequence[ChampionChange], as_of: datetime) -> ChampionChange | None:
@@ -48,14 +52,17 @@ def watch(rails: Rails, spec: Spec, as_of: datetime) -> Watch | None:
     evidence, record = pairs.gather(spec, night, rows[within], change.previous, change.champion, fills=True)
     verdict = gate.watch(evidence, spec.gate)
     record = replace(pairs.judged(record, verdict), promoted_on=change.night).signed(verdict.verdict)
+    is_worse = verdict.verdict == "rollback"
+    held = rails.ledger.operations.hindrance(spec.name, night) if is_worse else None
+    assert change.version is not None  # it was promoted
     entry = rails.ledger.add_watch(
         Watch(
             model=spec.name,
             night=night,
             champion=change.version,
             previous=change.previous,
-            verdict="rollback" if verdict.verdict == "rollback" else "keep",
-            reasons=tuple(verdict.reasons),
+            verdict="rollback" if is_worse and held is None else "keep",
+            reasons=(f"{HELD}{held}", *verdict.reasons) if held else tuple(verdict.reasons),
             evidence=record,
         )
     )
@@ -89,6 +96,7 @@ def summary(entry: Watch | None) -> WatchVerdict | None:
         low=evidence.low,
         high=evidence.high,
         promoted_on=evidence.promoted_on,
+        is_held=entry.verdict == "keep" and entry.reasons[:1] != () and entry.reasons[0].startswith(HELD),
     )
 
 

@@ -26,6 +26,7 @@ from tiltyard.prepare import (
     publishing,
     schedules,
     settling,
+    source_figures,
 )
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
@@ -122,6 +123,7 @@ def build_night(
             error = str(failure) or type(failure).__name__
             errors.append(failure)
         published = end(rails, source, as_of)
+        source_figures.keep(rails, source, as_of)
         if not error and not published.published:
             errors.append(CheckFailed(complaint(published.unpublished, published.night)))
         nights[source] = SourceNight(

@@ -33,6 +33,8 @@ from tiltyard.words import counted
 log = logging.getLogger(__name__)
 
 QUARANTINED = "file_quarantined"
+MENDED = "file_mended"
+"""Kind of the ledger's event of a file that was refused and landed under its name since."""
 """Kind of the ledger's event for a file that was put into quarantine."""
 TOLD = timedelta(days=7)
 """For so many nights it is told."""
@@ -123,6 +125,7 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
             detail = {"source": source, "file": _name(file), "reason": reason}
             rails.ledger.add_event(QUARANTINED, "", night, detail)
         refused = [(file, landing.put_away(rails.settings, source, file, reason, night)) for file, reason in refused]
+        _tell_mended(rails, source, night, [file for files in loaded.values() for file in files])
         is_first_look = not _has_looked(lake.connection, source, as_of)
         if loaded or is_first_look:
 
@@ -190,14 +193,28 @@ def _refused(
         if event.night is not None
     ]
     refused = {(file.source, file.file): file for file in files if wanted(file)}
+    for event in rails.ledger.events(kind=MENDED, since=since) if refused else ():
+        key = str(event.detail["source"]), str(event.detail["file"])
+        if event.night is not None and key in refused and refused[key].night <= event.night:
+            del refused[key]
     for mended in _landed_since(rails, refused.values()):
         del refused[mended]
     return tuple(refused.values())
 
 
+def _tell_mended(rails: Rails, source: str, night: date, files: Sequence[LandingFile]) -> None:
+    """Put down which of these files, which land now, had been refused before. Who is killed before they have landed
+    tells it again, or has them refused again, later."""
+    refused = {event.detail.get("file") for event in rails.ledger.events(kind=QUARANTINED) if files}
+    for name in sorted({*map(_name, files)} & {name for name in refused if isinstance(name, str)}):
+        rails.ledger.add_event(MENDED, "", night, {"source": source, "file": name})
+
+
 def _landed_since(rails: Rails, files: Collection[QuarantinedFile]) -> set[tuple[str, str]]:
     """(source, table and file) of those of the files that were mended and have landed under their name since."""
-    if not files or not rails.lake.has(LANDED_FILE):
+    if (
+        not files or not rails.lake.is_open or not rails.lake.has(LANDED_FILE)
+    ):  # of a home from before there were events
         return set()
     rows = rails.lake.connection.execute(
         f"select source, table_name || '/' || file, max(landed_night) from {identifier(LANDED_FILE)} "

@@ -319,11 +319,20 @@ def _read_manifest(path: Path, modified_ns: int) -> dict[str, Any]:
 
 def manifest_path(settings: Settings) -> Path:
     """Where it lies. Parses the project where it was never built or parsed here."""
-    path = settings.home / "dbt" / "manifest.json"
+    path = _manifest(settings)
     if not path.exists():
         invoke(settings, "parse")
         _keep_manifest(settings)
     return path
+
+
+def was_built(settings: Settings) -> bool:
+    """Whether the project was ever built or parsed here."""
+    return _manifest(settings).exists()
+
+
+def _manifest(settings: Settings) -> Path:
+    return settings.home / "dbt" / "manifest.json"
 
 
 def _keep_manifest(settings: Settings) -> None:

@@ -230,6 +230,8 @@ class WatchVerdict(Record):
     """Its upper bound."""
     promoted_on: date | None = None
     """The night of the promotion."""
+    is_held: bool = False
+    """Whether it would have gone back, and a person's word keeps it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from tiltyard.errors import BadInput, Fenced, Stopped, TiltyardError, Unavailabl
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, scoring, shadow
 from tiltyard.online import fill
-from tiltyard.prepare import features, ingest
+from tiltyard.prepare import features, ingest, source_figures
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
@@ -267,6 +267,8 @@ def _played(
     if published is not None:
         say("online features", 1.0)
         fill.fill_night(rails, published)
+        for source in rails.settings.sources:
+            source_figures.keep(rails, source, published)
     days = [night_closing(as_of) for as_of in nights]
     ended = ended_early(rails, days)
     models = {spec.name: tallies[spec.name].closed(ended.get(spec.name, ()), owed.get(spec.name, ())) for spec in specs}
@@ -527,7 +529,9 @@ def complete(rails: Rails, spec: Spec, night: date) -> bool:
 
 
 def completed(rails: Rails, specs: Iterable[Spec], night: date) -> set[str]:
-    """Those of the models whose night is complete."""
+    """Those of the models whose night is complete, as it is of those that are retired on it."""
+    specs = list(specs)
+    retired = rails.ledger.operations.retired([spec.name for spec in specs], night)
     statuses = {stage: rails.ledger.statuses_of_night(stage, night) for stage in NIGHTLY}
     actions = grants.actions(rails, night)
 
@@ -543,4 +547,4 @@ def completed(rails: Rails, specs: Iterable[Spec], night: date) -> set[str]:
             return False
         return action.decision != "retrain" or over("training", model)
 
-    return {spec.name for spec in specs if is_complete(spec.name)}
+    return retired | {spec.name for spec in specs if is_complete(spec.name)}

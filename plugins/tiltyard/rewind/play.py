@@ -181,6 +181,7 @@ class Play:
         if gate.watch(evidence, self.spec.gate).verdict != "rollback":
             return False
         night = night_closing(as_of)
+        assert change.version is not None  # it was promoted
         self.watches.append(
             Watch(
                 model=self.spec.name,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
 
-from tiltyard import clock
+from tiltyard import clock, operating
 from tiltyard.clock import night_closing
 from tiltyard.errors import Stopped
 from tiltyard.fence import Fence
@@ -51,6 +51,9 @@ def train(
     """
     night = night_closing(as_of)
     fence = rails.ledger.claim(f"training/{spec.name}/{night}")
+    held = rails.ledger.operations.standing(spec.name, night)
+    if hold := held.retired or held.frozen:
+        return _untrained(rails, spec, night, f"{spec.name} is {operating.in_words(hold)}: nothing is trained")
     publication = rails.publication()
     if unpublished := publication.unpublished(spec.tables):
         raise Stopped(

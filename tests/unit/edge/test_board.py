@@ -7,16 +7,22 @@ from datetime import date, timedelta
 import pytest
 import sqlalchemy as sa
 
-from tiltyard import clock, ledger_tables
+from tiltyard import clock, ledger_tables, postgres
 from tiltyard.edge import board, board_query
 from tiltyard.edge.board import Board, MeasuredLoss, ModelRow
 from tiltyard.edge.board_query import BoardQuery
+from tiltyard.judge import operate
+from tiltyard.operating import Target
 from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
 from tiltyard.records import (
+    Decision,
     DefaultTask,
     DriftSummary,
+    EvidenceRecord,
     FeaturesSummary,
+    Operation,
+    OperationAction,
     PromotionSummary,
     QuarantinedFile,
     ShadowSummary,
@@ -24,6 +30,7 @@ from tiltyard.records import (
     Version,
     VersionFacts,
     VersionFigures,
+    WatchVerdict,
 )
 from tiltyard.settings import ROOT
 from tiltyard.spec import Spec, find
@@ -119,20 +126,26 @@ def test_a_model_that_lies_behind_its_source_is_late(rails: Rails) -> None:
 
 
 def test_what_waits_for_a_person_is_listed_until_it_has_an_answer(rails: Rails) -> None:
+    """A night on which a person is asked has no record of the gate until it is closed; the decisions are there."""
     spec = SPEC.model_copy(update={"tier": 1})
     published(rails)
-    done(rails)
-    proposal = PromotionSummary(
-        night=NIGHT, model="churn", verdict="promote", challenger=2, needs_approval=True, reasons=("Better by 0.01.",)
-    )
-    rails.ledger.record_stage("churn", NIGHT, "done", proposal)
+    done(rails, night=NIGHT - timedelta(days=1))
+    rails.ledger.record_stage("churn", NIGHT, "done", ShadowSummary(night=NIGHT))
+    for challenger, low in ((2, 0.01), (3, 0.002), (4, None)):
+        decided(rails, challenger, low)
     found = read(rails, spec)
     [item] = found.inbox
-    assert (item.kind, item.subject, item.link) == ("approve", "churn v2", "/dags/churn__promotion")
+    assert (item.kind, item.subject, item.link) == ("approve", "churn v2", "/dags/churn__promotion/required_actions")
+    assert (item.reason, found.models[0].gate) == ("Better by 0.01.", "promote"), "the one that the form is about"
     assert item.until is not None and item.until > clock.now() + timedelta(hours=20)
     assert found.models[0].state == "approve"
+    asked_in_airflow(rails, "churn__promotion", "approval", "Promote churn version 2 on the night of 2025-05-30?")
+    [item] = read(rails, spec).inbox
+    assert item.link == "/dags/churn__promotion/runs/asset%2F1/tasks/approval/required_actions"
     later = board.read(rails, [spec], clock.now() + timedelta(days=2))
     assert not later.inbox, "silence was a no"
+    rails.ledger.record_stage("churn", NIGHT, "done", PromotionSummary(night=NIGHT, model="churn", verdict="promote"))
+    assert not read(rails, spec).inbox, "it was refused, and the night is closed"
     task = DefaultTask(model="churn", opened=NIGHT, since=NIGHT - timedelta(days=3), repeats=None, facts={})
     rails.ledger.open_default_task(task)
     file = QuarantinedFile(source="subscription", night=NIGHT, file="payment/2025-05-29.csv", reason="no header")
@@ -145,6 +158,111 @@ def test_what_waits_for_a_person_is_listed_until_it_has_an_answer(rails: Rails) 
         "explain", "quarantined",
     ]  # fmt: skip
     assert read(rails, spec).models[0].state == "asked"
+
+
+def decided(rails: Rails, challenger: int, low: float | None) -> None:
+    """What the gate said of a challenger on the night."""
+    rails.ledger.add_decision(
+        Decision(
+            model="churn", night=NIGHT, challenger=challenger, champion=None, verdict="promote" if low else "hold",
+            reasons=(f"Better by {low}." if low else "Not yet.",),
+            evidence=EvidenceRecord(model="churn", night=NIGHT, low=low),
+        )
+    )  # fmt: skip
+
+
+def asked_in_airflow(rails: Rails, dag_id: str, task_id: str, subject: str) -> None:
+    """What Airflow keeps of a form that waits."""
+    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        for statement in (
+            "create table task_instance (id int, dag_id text, run_id text, task_id text, map_index int, state text)",
+            "create table hitl_detail (ti_id int, subject text, created_at timestamptz, responded_at timestamptz)",
+            "insert into task_instance values (1, :dag_id, 'asset/1', :task_id, -1, 'awaiting_input')",
+            "insert into hitl_detail values (1, :subject, now(), null)",
+        ):
+            connection.execute(sa.text(statement), {"dag_id": dag_id, "task_id": task_id, "subject": subject})
+
+
+def by_hand(rails: Rails, spec: Spec, action: OperationAction, to: Target = None, by: str = "ann") -> Operation:
+    made = operate.request(
+        rails, spec, action, to=to, reason="an audit", by=by, source="command line", now=clock.now()
+    ).operation
+    assert made
+    return made
+
+
+def test_what_persons_hold_is_a_state_and_a_retired_model_comes_last_and_asks_nobody(rails: Rails) -> None:
+    specs = [SPEC.model_copy(update={"name": name}) for name in ("aged", "cold", "moored", "plain")]
+    published(rails)
+    for spec in specs:
+        done(rails, spec.name)
+        promoted(rails, spec.name)
+    by_hand(rails, specs[0], "retire")
+    by_hand(rails, specs[1], "freeze")
+    by_hand(rails, specs[2], "pin")
+    rails.ledger.open_default_task(
+        DefaultTask(model="aged", opened=NIGHT, since=NIGHT - timedelta(days=3), repeats=None, facts={})
+    )
+    found = read(rails, *specs)
+    assert [(row.model, row.state) for row in found.models] == [
+        ("cold", "frozen"), ("moored", "pinned"), ("plain", "steady"), ("aged", "retired"),
+    ]  # fmt: skip
+    assert (
+        found.models[1].held
+        == found.models[1].reason.removeprefix("it is ")
+        == ("pinned to version 1 since the night of 2025-05-30 by ann (an audit)")
+    )
+    assert not found.inbox, "nobody has to explain what is retired"
+    assert found.counts == {"frozen": 1, "pinned": 1, "steady": 1, "retired": 1}
+    rails.ledger.record_stage("cold", NIGHT, "failed", ShadowSummary(reason="The lake is away."))
+    assert {row.model: row.state for row in read(rails, *specs).models}["cold"] == "failed", "trouble comes first"
+
+
+def test_what_waits_for_a_second_person_is_in_the_inbox_until_it_is_decided(rails: Rails) -> None:
+    spec = SPEC.model_copy(update={"tier": 1})
+    published(rails)
+    done(rails)
+    promoted(rails)
+    asked = by_hand(rails, spec, "freeze")
+    found = read(rails, spec)
+    [item] = found.inbox
+    assert (item.kind, item.subject, item.reason) == (
+        "operate",
+        f"freeze churn ({asked.id})",
+        "ann asks for it: an audit",
+    )
+    assert (item.until, item.link) == (asked.until, "/dags/operate/required_actions")
+    assert found.models[0].state == "approve"
+    assert f"tiltyard operations approve {asked.id}" in found.models[0].reason
+    assert not board.read(rails, [spec], clock.now() + timedelta(days=2)).inbox, "silence was a no"
+    operate.refuse(rails, asked.id, by="bob", reason="no", now=clock.now())
+    assert not read(rails, spec).inbox
+
+
+def test_a_tier_1_that_one_person_sent_to_its_safe_default_is_told_for_a_week(rails: Rails) -> None:
+    spec = SPEC.model_copy(update={"tier": 1})
+    published(rails)
+    done(rails)
+    promoted(rails)
+    by_hand(rails, spec, "rollback", "default")
+    [item] = read(rails, spec).inbox
+    assert (item.kind, item.subject, item.until) == ("operate", "churn on its safe default", None)
+    assert item.reason.startswith("ann did rollback churn to the safe default on the night of 2025-05-30")
+    assert not board.read(rails, [spec], clock.now() + timedelta(days=8)).inbox
+
+
+def test_a_held_champion_that_does_worse_is_in_the_inbox_as_long_as_it_is_held(rails: Rails) -> None:
+    published(rails)
+    done(rails)
+    promoted(rails)
+    by_hand(rails, SPEC, "freeze")
+    watch = WatchVerdict(champion=1, previous=None, verdict="keep", reasons=("It does worse.",), is_held=True)
+    rails.ledger.record_stage("churn", NIGHT, "done", PromotionSummary(night=NIGHT, model="churn", watch=watch))
+    [item] = read(rails).inbox
+    assert (item.kind, item.subject, item.reason) == ("worse", "churn v1", "It does worse.")
+    by_hand(rails, SPEC, "unfreeze")
+    assert not read(rails).inbox
 
 
 @contextmanager
@@ -252,3 +370,21 @@ def test_the_course_of_a_loss_is_drawn_from_numbers_alone() -> None:
     assert 'aria-label="loss of the last 2 nights, 0.08 to 0.12"' in drawn
     assert 'class="champion" points="0.0,18.0 72.0,2.0"' in drawn
     assert board_query.sparkline(row("a")) == ""
+
+
+def test_a_table_that_a_model_does_not_stand_on_is_no_trouble_of_its(rails: Rails) -> None:
+    table = SPEC.prediction.features[-1]
+    other = SPEC.model_copy(
+        update={
+            "name": "other",
+            "prediction": SPEC.prediction.model_copy(update={"features": SPEC.prediction.features[:1]}),
+        }
+    )
+    held = TableState(table=table, night=NIGHT, state="held", since=NIGHT, reason="3 rows undated", cause=table)
+    rails.ledger.publish([held], NIGHT, "stopped", FeaturesSummary(snapshot=1), "subscription")
+    for name in ("churn", "other"):
+        promoted(rails, name)
+        done(rails, name)
+    rows = {row.model: row for row in read(rails, SPEC, other).models}
+    assert (rows["churn"].state, rows["churn"].ends) == ("held", ((NIGHT, "stopped"),))
+    assert (rows["other"].state, rows["other"].ends) == ("steady", ((NIGHT, "done"),))

@@ -11,6 +11,7 @@ from tiltyard import clock
 from tiltyard.edge import describe
 from tiltyard.errors import BadInput
 from tiltyard.govern import grants, standing
+from tiltyard.judge import operate
 from tiltyard.prepare import data_incidents
 from tiltyard.rails import Rails
 from tiltyard.records import (
@@ -86,6 +87,27 @@ def test_a_granted_retrain_is_in_the_ledger_and_a_night_again_adds_nothing(rails
     later = govern(rails, chosen, NIGHT + timedelta(days=1), trainings={"per_night": 1})
     assert list(later.granted) == ["churn_01"]
     assert later.actions["churn_00"].decision == "cooldown"
+
+
+def test_nothing_is_granted_to_a_frozen_model_and_nothing_is_said_of_a_retired_one(rails: Rails) -> None:
+    chosen = specs(3)
+    for spec in chosen:
+        rails.ledger.record_stage(spec.name, NIGHT, "done", ShadowSummary())
+    for spec, action in zip(chosen, ("freeze", "retire"), strict=False):
+        assert operate.request(
+            rails, spec, action, reason="an audit", by="ann", source="command line", now=clock.now()
+        ).operation  # type: ignore[arg-type]
+    for night in (NIGHT, NIGHT + timedelta(days=1)):
+        for spec in chosen:
+            add_finding(rails, spec, night)
+    assert list(govern(rails, chosen).granted) == [spec.name for spec in chosen], "on the night of before"
+    for spec in chosen:
+        rails.ledger.record_stage(spec.name, NIGHT, "done", TrainingSummary())  # which came to nothing
+    later = govern(rails, chosen, NIGHT + timedelta(days=1))
+    assert list(later.granted) == ["churn_02"]
+    assert sorted(later.actions) == ["churn_00", "churn_02"]
+    assert later.actions["churn_00"].decision == "report"
+    assert later.actions["churn_00"].reasons[-1] == "it is frozen since the night of 2025-02-03 by ann (an audit)"
 
 
 def test_a_retrain_that_is_due_by_age_is_granted_and_its_reason_kept(rails: Rails) -> None:

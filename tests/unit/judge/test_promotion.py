@@ -323,12 +323,14 @@ def test_a_verdict_is_recorded_once_and_evidence_that_changed_is_noted(arena):
     assert kinds(arena.rails, spec) == ["evidence_changed"]
 
 
-def test_the_evidence_reads_as_a_table(arena, high_stakes):
+def test_the_question_is_short_so_that_its_buttons_are_in_sight(arena, high_stakes):
     spec, as_of, judged = high_stakes
-    text = evidence_file.markdown(arena.rails, spec, as_of, 1)
+    text = evidence_file.markdown(arena.rails, spec, as_of, 1, "/there")
     assert f"Evidence: `{judged.evidence}`" in text.splitlines()
-    assert "| criterion | value | limit | status | why |" in text
-    assert "| slice priority=high |" in text
+    met = len(arena.rails.ledger.decision(spec.name, night_closing(as_of), 1).evidence.criteria)
+    assert f"Criteria that are met: {met} of {met}." in text.splitlines()
+    assert "**[Look at the evidence page](/there)**" in text
+    assert len(text.splitlines()) < 12
 
 
 # -- the evidence ------------------------------------------------------------------------------
@@ -551,7 +553,7 @@ def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
     spec, as_of, judged = stakes
     kept = arena.rails.ledger.decision(spec.name, night_closing(as_of), 1)
     worst = f"<script>alert(1)</script> | x\nEvidence: `{'0' * 64}`"
-    forged = kept.evidence.to_json() | {"criteria": [vars(gate.Criterion("slice", worst, None, "pass", worst))]}
+    forged = kept.evidence.to_json() | {"criteria": [vars(gate.Criterion("slice", worst, None, "fail", worst))]}
     with arena.rails.ledger.engine.begin() as connection:
         from tiltyard.ledger_tables import decision
 

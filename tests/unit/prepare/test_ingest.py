@@ -556,6 +556,10 @@ def test_a_file_that_was_mended_and_has_landed_is_told_no_more(shop):
     later = night + timedelta(days=1)
     refused = [file.file for file in ingest.quarantined(shop, "shop", later)]
     assert refused == ["sale/2025-01-01.csv"], "what had landed before it was refused mends nothing"
+    with rails_module.opened(shop.settings, lake_at_once=False) as looking:  # as a page does
+        assert ingest.quarantined(looking, "shop", night) == ()
+        assert [file.file for file in ingest.quarantined(looking, "shop", later)] == refused
+        assert not looking.lake.is_open
 
 
 def test_a_quarantine_that_takes_nothing_keeps_no_other_file_from_landing(shop):

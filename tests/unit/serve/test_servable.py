@@ -19,8 +19,12 @@ from fastapi.testclient import TestClient
 
 from tests import served
 from tests.unit.serve.test_serving import ask, told, until
+from tiltyard import clock
 from tiltyard import rails as rails_module
+from tiltyard.judge import operate
+from tiltyard.operating import Target
 from tiltyard.rails import Rails
+from tiltyard.records import OperationAction, ShadowSummary
 from tiltyard.serve import servable, serving
 from tiltyard.serve.servable import Servables
 from tiltyard.serve.web import App
@@ -110,6 +114,35 @@ def test_a_start_reads_the_cache_alone_and_a_slow_file_holds_nobody(rails: Rails
     may_end.set()
     with TestClient(App(rails.settings, now=NOW.timestamp)) as opened:
         until(lambda: told(ask(opened, ROW, "far")) == ("champion", "in_service"))
+
+
+def test_what_a_person_puts_in_service_answers_within_a_refresh(rails: Rails) -> None:
+    spec = served.written(rails.settings.models, "near")
+    served.promote(rails, spec, 2, served.FIRST + 6 * served.DAY, replaced=1)
+    rails.ledger.record_stage("near", (served.FIRST + 8 * served.DAY).date(), "done", ShadowSummary())
+    fetched(rails.settings)
+
+    def by_hand(action: OperationAction, to: Target = None) -> None:
+        done = operate.request(
+            rails, spec, action, to=to, reason="it answers too high", by="ann", source="command line", now=clock.now()
+        )
+        assert done.operation
+
+    def answers(*expected: object) -> bool:
+        prediction = ask(opened, ROW, "near")
+        return (prediction["served_by"], prediction["version"]) == expected
+
+    with TestClient(App(rails.settings, now=NOW.timestamp)) as opened:
+        until(lambda: answers("champion", 2))
+        by_hand("rollback")
+        until(lambda: answers("champion", 1))
+        by_hand("retire")
+        until(lambda: answers("safe_default", None))
+        assert told(ask(opened, ROW, "near")) == ("safe_default", "no_champion")
+        by_hand("unretire")
+        until(lambda: answers("champion", 1))
+        by_hand("pin", 2)
+        until(lambda: answers("champion", 2))
 
 
 def test_a_refused_file_is_told_once_and_tried_less_and_less(rails: Rails, monkeypatch: Any, caplog: Any) -> None:

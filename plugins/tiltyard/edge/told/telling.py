@@ -4,17 +4,19 @@ pagers, webhooks and a hundred more.
 An address may hold a secret, so that it is known by its name alone, to the last call of the library that posts to it.
 """
 
+import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import product
 from typing import get_args
 
+from tiltyard import clock
 from tiltyard.edge import board
 from tiltyard.edge.airflow_settings import address
-from tiltyard.edge.told import deciding, texts
+from tiltyard.edge.told import deciding, texts, webhook
 from tiltyard.edge.told.facts import facts
 from tiltyard.errors import BadInput
 from tiltyard.outbox import SHOWN, Look, Standing
@@ -68,7 +70,7 @@ def tell(rails: Rails, now: datetime, lookup: Lookup = credentials.from_environm
     rules, specs = load_portfolio(rails.settings.models), portfolio(rails.settings)
     if not rules.routes:
         return Told(standing=0, paged=0, later=0, ended=0, sent=0)
-    found = facts(board.read(rails, specs, now), specs)
+    found = [_with_people(fact, rules, now) for fact in facts(board.read(rails, specs, now), specs)]
     unrouted: list[str] = []
     look = rails.ledger.outbox.look(lambda standing: _look(rails, rules, found, standing, now, unrouted), now)
     tried = rails.ledger.outbox.send(lambda entry: post(entry, lookup), now)
@@ -96,9 +98,10 @@ def test(rails: Rails, owner: str, now: datetime, lookup: Lookup = credentials.f
         raise BadInput(f"No route takes what is {owner}'s; write one under routes in models/portfolio.yaml.")
     body = f"A test for {owner}: whoever reads this is told of its models.\n{address(rails.settings)}/tiltyard/"
     entries = [
-        Sending(occasion="test", owner=owner, to=to, title="Tiltyard: a test", body=body, created_at=now)
+        Sending(occasion="test", owner=owner, to=to, title="Tiltyard: a test", created_at=now,
+                body=json.dumps({"type": "tiltyard.test", "owner": owner}) if webhook.is_one(to) else body)
         for to in sorted(addresses)
-    ]
+    ]  # fmt: skip
     errors = {entry.to: post(entry, lookup) for entry in entries}
     unsent = {to: error for to, error in errors.items() if error}
     return Told(standing=0, paged=0, later=0, ended=0, sent=len(entries) - len(unsent), unsent=unsent)
@@ -119,6 +122,8 @@ def post(entry: Sending, lookup: Lookup) -> str | None:
     import apprise  # with a hundred services: nothing that only looks may pay for it
 
     try:
+        if webhook.is_one(entry.to):
+            return webhook.post(entry, clock.now())
         target = _address(entry.to, lookup)
     except BadInput as error:
         return str(error)
@@ -131,6 +136,16 @@ def post(entry: Sending, lookup: Lookup) -> str | None:
         log.warning("%s: %s", entry.to, type(error).__name__)
         return f"{entry.to} could not be posted to ({type(error).__name__})."
     return None if taken else f"{entry.to} did not take it; it is tried again at the next look."
+
+
+def _with_people(fact: Fact, rules: Portfolio, now: datetime) -> Fact:
+    """Who may answer, said where somebody has to, and only some people may."""
+    people = rules.may_answer(fact.owner, now.date()) if fact.kind in ("approve", "operate") and fact.until else None
+    if people is None:
+        return fact
+    return replace(
+        fact, needs=f"{fact.needs} These may answer, unless they asked: {', '.join(people) or 'nobody now'}."
+    )
 
 
 def _address(name: str, lookup: Lookup) -> str:
@@ -154,30 +169,47 @@ def _look(
     base = address(rails.settings)
 
     def written(fact: Fact, occasion: Occasion, title: str, body: str, message: int | None = None) -> list[Sending]:
-        addresses = rules.addresses(fact.owner, fact.tier, fact.kind)
+        """For people."""
+        addresses = rules.addresses(fact.owner, fact.tier, fact.kind, now.date())
         if not addresses:
             unrouted.append(title)
         return [
             Sending(message=message, occasion=occasion, owner=fact.owner, to=to, title=title, body=body, created_at=now)
             for to in addresses
+            if not webhook.is_one(to)
         ]
 
-    def begun(fact: Fact, weight: Weight, message: int | None = None) -> tuple[Sending, ...]:
-        if weight != "page":
-            return ()
-        return tuple(written(fact, "begun", texts.title(fact, now), texts.body(fact, base), message))
+    def posted(fact: Fact, occasion: Occasion, title: str, message: int | None = None) -> list[Sending]:
+        """For other systems, which nothing interrupts: all that begins, and its end."""
+        body = webhook.document(fact, occasion, title, base)
+        return [
+            Sending(message=message, occasion=occasion, owner=fact.owner, to=to, title=title, body=body, created_at=now)
+            for to in rules.addresses(fact.owner, fact.tier, fact.kind)
+            if webhook.is_one(to)
+        ]
 
-    more = [entry for message, weight in decided.weighed for entry in begun(message.fact, weight, message.id)]
+    def paged(fact: Fact, weight: Weight, message: int | None = None) -> list[Sending]:
+        if weight != "page":
+            return []
+        return written(fact, "begun", texts.title(fact, now), texts.body(fact, base), message)
+
+    more = [entry for message, weight in decided.weighed for entry in paged(message.fact, weight, message.id)]
     for message in decided.reminded:
         text = texts.reminder(message.fact, now), texts.body(message.fact, base)
         more += written(message.fact, "reminder", *text, message.id)
     for message in decided.ended:
+        title, body = texts.over(message, now, base)
+        more += posted(message.fact, "ended", title, message.id)
         if message.weight == "page":
-            more += written(message.fact, "ended", *texts.over(message, now, base), message.id)
+            more += written(message.fact, "ended", title, body, message.id)
     for messages in decided.digests.values():
         more += written(messages[0].fact, "digest", *texts.digest(messages, base))
+    opened = [
+        (fact, weight, (*paged(fact, weight), *posted(fact, "begun", texts.title(fact, now))))
+        for fact, weight in decided.opened
+    ]
     return Look(
-        opened=tuple((fact, weight, begun(fact, weight)) for fact, weight in decided.opened),
+        opened=tuple(opened),
         weighed=tuple((message.id, weight) for message, weight in decided.weighed),
         reminded=tuple(message.id for message in decided.reminded),
         ended=tuple(message.id for message in decided.ended),

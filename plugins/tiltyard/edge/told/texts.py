@@ -10,6 +10,8 @@ from tiltyard.words import counted, listed
 
 WORDS: Final[dict[AlertKind, str]] = {
     "approve": "a promotion waits for you",
+    "operate": "done by hand",
+    "worse": "worse than the one before it, and held",
     "explain": "still on its safe default",
     "table": "table held",
     "incident": "incident upstream",
