@@ -131,7 +131,8 @@ def _require_undone(rails: Rails, night: date, models: Sequence[str]) -> None:
     """Raises BadInput where what a person has done to a model holds after the night: it was done on what stood then."""
     done = [
         operation
-        for operation in rails.ledger.operations.of(models)
+        for own in rails.ledger.operations.of(models).values()
+        for operation in own
         if operation.is_done and operation.night is not None and operation.night >= night
     ]
     if done:
