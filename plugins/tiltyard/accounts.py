@@ -38,14 +38,14 @@ class Accounts:
         with self._engine.begin() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=update))
 
-    def costs(self, first: date, last: date) -> list[Cost]:
+    def costs(self, first: date, last: date, names: Collection[str] | None = None) -> list[Cost]:
         """What the nights from `first` to `last` have used, a record per stage and name, over all of them: `night` is
-        the newest of each."""
+        the newest of each. With `names` only for these."""
         sums = [sa.func.sum(cost.c[name]).label(name) for name in ADDED]
         columns = (cost.c.stage, cost.c.name, sa.func.max(cost.c.night).label("night"), *sums)
         query = (
             sa.select(*columns, sa.func.max(cost.c.memory_bytes).label("memory_bytes"))
-            .where(cost.c.night.between(first, last))
+            .where(cost.c.night.between(first, last), *([cost.c.name.in_(sorted(names))] if names is not None else []))
             .group_by(cost.c.stage, cost.c.name)
             .order_by(cost.c.name, cost.c.stage)
         )

@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +118,9 @@ def status(
     model: ModelOrAll = None,
     as_of: ScoredAsOf = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of what --json prints.")] = False,
+    watch: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=1, help="Show the table again and again, until Ctrl-C.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a model's champion, challengers, matured evidence, last decision, drift, freshness and checks, under the
@@ -139,6 +143,11 @@ def status(
     waiting, wrong = _waiting(pending, model)
     chosen = () if model and (waiting or wrong) else options.chosen(model, settings)
     at = options.asked_night(as_of)
+    if watch is not None:
+        if model or at is not None or as_json:
+            raise BadInput("--watch shows the table of all models as it stands now; leave the rest out.")
+        _watch(settings, chosen, watch)
+        return
     if len(chosen) > 1 and at is None and not as_json:
         _glance(settings, chosen)
         _caution(pending)
@@ -170,6 +179,19 @@ def status(
         print_error(reason)
     if reasons:
         raise typer.Exit(BadInput.exit_code)
+
+
+def _watch(settings: Settings, chosen: Sequence[specs.Spec], every: float) -> None:
+    """Print the table again and again, on a terminal each time from its top, until somebody interrupts it."""
+    try:
+        while True:
+            if out.is_terminal:
+                out.clear()
+            _glance(settings, chosen)
+            say(f"\n{clock.now():%Y-%m-%d %H:%M:%S} UTC, again every {every:g} s; Ctrl-C ends it.")
+            time.sleep(every)
+    except KeyboardInterrupt:
+        return
 
 
 def _glance(settings: Settings, chosen: Sequence[specs.Spec]) -> None:

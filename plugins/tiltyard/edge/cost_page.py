@@ -72,6 +72,35 @@ def sums(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelCost(Record):
+    """What one model costs, and whether it is worth it."""
+
+    bill: Bill
+    """What a night of it uses, on average of the last 30."""
+    currency: str | None
+    """The unit of money; None without prices."""
+    worth: Worth | None
+    """What the last maintenance has said of it; None before."""
+
+
+def of_model(rails: Rails, specs: Sequence[Spec], spec: Spec) -> ModelCost | None:
+    """What one of the models costs; None where no night of it was measured, and nothing was said of its worth."""
+    accounts, prices = rails.ledger.accounts, load_portfolio(rails.settings.models).prices
+    said = accounts.worths([spec.name])
+    last = accounts.newest()
+    if last is None:
+        return None
+    first = last - timedelta(days=NIGHTS - 1)
+    costs = accounts.costs(first, last, [spec.name, spec.source])
+    stored = [entry for entry in accounts.stored() if entry.name == spec.name]
+    found = bills.bills(costs, stored, accounts.nights(first, last), specs, "model", prices)
+    own = next((bill for bill in found if bill.name == spec.name), None)
+    if own is None or not (costs or said):
+        return None
+    return ModelCost(bill=own, currency=prices.currency if prices else None, worth=said[0] if said else None)
+
+
 def read(rails: Rails, specs: Sequence[Spec]) -> CostPage:
     """Costs in every way, and worths as the last maintenance has put them down."""
     said = rails.ledger.accounts.worths([spec.name for spec in specs])

@@ -30,7 +30,7 @@ from tiltyard.edge import (
 )
 from tiltyard.edge.board import Asked, Board, ModelRow
 from tiltyard.edge.comparing import Comparison, VersionRow
-from tiltyard.edge.cost_page import CostPage
+from tiltyard.edge.cost_page import CostPage, ModelCost
 from tiltyard.edge.course import CoursePoint
 from tiltyard.edge.document import Document, ModelStatus
 from tiltyard.edge.feature_rows import FeatureRows
@@ -196,6 +196,8 @@ class Entry:
     """What was written of it."""
     paused: tuple[str, ...] = ()
     """Its DAGs that are paused."""
+    cost: ModelCost | None = None
+    """What it costs, and whether it is worth it; None where nothing was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,6 +391,7 @@ def _part(rails: Rails, spec: Spec, bare: Entry, document: Document, night: date
     reports = rails.settings.reports
     return replace(
         bare,
+        cost=cost_page.of_model(rails, portfolio(rails.settings), spec),
         course=course.read(rails, spec, document),
         plot=find_report(reports, f"realized/{spec.name}.png"),
         arrival=find_report(reports, f"arrival/{spec.name}.png"),

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import tiltyard as package
+from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 
 NO_HOME = tempfile.TemporaryDirectory(prefix="tiltyard-no-home-")
@@ -369,3 +371,30 @@ def test_a_hold_is_set_listed_and_released_and_the_maintenance_says_what_it_woul
     assert tiltyard("holds", settings=settings).stdout == "No legal hold stands.\n"
     again = tiltyard("holds", "release", number, "--reason", "closed", settings=settings)
     assert (again.returncode, "there are: none" in again.stderr) == (2, True)
+
+
+def test_the_table_is_shown_again_and_again_until_somebody_ends_it(rails: Rails) -> None:
+    ours = {
+        "PYTHONPATH": str(ROOT / "plugins"),
+        "TILTYARD_HOME": str(rails.settings.home),
+        "TILTYARD_DATABASE_URL": rails.settings.database_url or "",
+        "TILTYARD_DATABASE_PREFIX": rails.settings.database_prefix,
+        "TILTYARD_SOURCES": "incident,subscription",
+    }
+    command = [sys.executable, "-u", "-m", "tiltyard.cli", "status", "--watch", "1"]
+    process = subprocess.Popen(
+        command, env=os.environ | ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    shown = 0
+    for line in process.stdout:
+        shown += "again every 1 s" in line
+        if shown == 2:
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    refused = tiltyard("status", "churn", "--watch", "1", settings=rails.settings)
+    assert refused.returncode == 2
+    assert "--watch shows the table of all models" in refused.stderr

@@ -15,7 +15,7 @@ from tiltyard.records.cost import divided, total
 
 NIGHT = date(2024, 3, 2)
 WORKER = """
-import json, sys, tempfile, subprocess
+import json, os, sys, tempfile, subprocess
 from datetime import date
 from tiltyard.edge.metering import meter
 
@@ -31,7 +31,8 @@ with meter.span("ant", [night]):
 with meter.span("bee", [night, date(2024, 3, 1)]):
     subprocess.run([sys.executable, "-c", "sum(n * n for n in range(20_000_000))"], check=True)
 burn(80)
-print(json.dumps([cost.to_json() for cost in meter.settle("drift", "", night)]))
+print(json.dumps([cost.to_json() for cost in meter.settle("drift", "", night)]), flush=True)
+os._exit(0)  # the end of the interpreter is nobody's
 """
 
 

@@ -346,7 +346,7 @@ def test_another_system_is_told_of_all_that_begins_and_ends_whatever_people_are_
     assert telling.tell(home, NOW).sent == 1
     [posted] = system.posted
     assert (posted["path"], posted["type"], posted["subject"]) == ("/system", "tiltyard.explain.begun", "churn")
-    assert posted["link"].startswith("http://") and posted["link"].endswith("/dags/churn__explanation")
+    assert posted["link"].startswith("http://") and "/dags/churn__explanation" in posted["link"]
     home.ledger.recover_default_task("churn", NIGHT, NIGHT)
     assert telling.tell(home, NOW + timedelta(hours=1)).sent == 1
     assert system.posted[1]["type"] == "tiltyard.explain.ended"
