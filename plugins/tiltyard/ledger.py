@@ -91,6 +91,9 @@ from tiltyard.words import listed
 
 RecordT = TypeVar("RecordT", bound=Record)
 SummaryT = TypeVar("SummaryT", bound=Summary)
+_made: set[str] = set()
+"""The ledgers whose tables this process has seen to. To see to them locks every table against writers for a moment: a
+server that opens the ledger for every page does that once."""
 HourOf = Literal["table", "model"]
 """Of what there is a newest hour."""
 
@@ -119,19 +122,17 @@ class Ledger:
     """An open ledger. Thread-safe; one per process."""
 
     def __init__(self, settings: Settings) -> None:
-        self.engine = sa.create_engine(
-            postgres.url(settings, "ledger"),
-            pool_size=2,
-            max_overflow=4,
-            pool_pre_ping=True,
-            json_serializer=json_text,
-        )
+        url = postgres.url(settings, "ledger")
+        self.engine = sa.create_engine(url, pool_size=2, max_overflow=4, pool_pre_ping=True, json_serializer=json_text)
+        if str(url) in _made:
+            return
         with self.engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/ledger'))"))
             metadata.create_all(connection)
             for table in metadata.sorted_tables:  # of a home from before there was an index
                 for index in table.indexes:
                     connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+        _made.add(str(url))
 
     def close(self) -> None:
         """Give the connections back."""
