@@ -347,6 +347,13 @@ def withdrawing(
         sa.delete(stage_run).where(stage_run.c.night == night, sa.or_(*named)),
         sa.delete(publication).where(publication.c.night == night, publication.c.table.in_(sorted(tables))),
         sa.delete(hour).where(hours, hour.c.as_of > start, hour.c.as_of <= end),
+        sa.delete(night_document).where(
+            night_document.c.night == night,
+            sa.or_(
+                sa.and_(night_document.c.kind == "model", night_document.c.name.in_(of_models)),
+                sa.and_(night_document.c.kind == "source", night_document.c.name.in_(sorted(sources))),
+            ),
+        ),
         *(
             sa.delete(table).where(table.c.night == night, table.c.model.in_(of_models))
             for table in (decision, watch, retrain, finding)

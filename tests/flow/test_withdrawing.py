@@ -12,7 +12,8 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput
 from tiltyard.judge import scoring
-from tiltyard.ledger_tables import WITHDRAWN
+from tiltyard.ledger_tables import WITHDRAWN, metadata
+from tiltyard.ledger_tables import withdrawing as withdrawing_statements
 from tiltyard.prepare import features
 from tiltyard.rails import Rails
 from tiltyard.records import Decision, DefaultTask, EvidenceRecord, Promotion, PromotionSummary, ShadowSummary
@@ -141,3 +142,17 @@ def test_what_may_not_be_taken_back_is_said(rails: Rails) -> None:
         Promotion(model="till", version=1, night=WRONG.date(), requested_by="ann", approval={"needed": False})
     )
     refused("has changed who is champion of till")
+
+
+def test_of_every_table_of_the_ledger_it_is_known_whether_its_nights_go(rails: Rails) -> None:
+    """One that is added with a night has to be taken back, or to be named here with why it stays."""
+    stays = {
+        "version": "trained as of it, and named",
+        "promotion": "refused",
+        "operation_end": "refused",
+        "event": "what happened has happened",
+        "cost": "what was spent is spent",
+    }
+    of_nights = {table.name for table in metadata.sorted_tables if "night" in table.columns}
+    taken = {name for name, _ in withdrawing_statements(WRONG_DAY, ["till"], ["shop"], ["raw.sale"], True)}
+    assert of_nights - taken == stays.keys()

@@ -83,7 +83,10 @@ def require_known() -> None:
     it would get another night."""
     with suppress(RuntimeError):  # no task runs: somebody has the rails opened for another reason
         context = get_current_context()
-        known = sorted(context["dag"].params)
+        dag = context.get("dag")
+        if dag is None:
+            return
+        known = sorted(dag.params)
         unknown = sorted({*(context["dag_run"].conf or {})} - {*known})
         if unknown:
             there = f"it takes {', '.join(known)}" if known else "it takes none"

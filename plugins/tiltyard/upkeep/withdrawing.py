@@ -118,11 +118,28 @@ def _require(rails: Rails, night: date, sources: Sequence[str], models: Sequence
             f"The night of {night} is not the newest of {name}: that of {newest} stands on it. Take that one back "
             "first, if it is wrong as well."
         )
+    _require_undone(rails, night, models)
     changed = rails.ledger.changed({name: [night] for name in models})
     if changed:
         raise BadInput(
             f"The night of {night} has changed who is champion of {listed(sorted(changed))}, and what was in service "
             "stays on record: it cannot be taken back. tiltyard rollback MODEL puts the one before back into service."
+        )
+
+
+def _require_undone(rails: Rails, night: date, models: Sequence[str]) -> None:
+    """Raises BadInput where what a person has done to a model holds after the night: it was done on what stood then."""
+    done = [
+        operation
+        for own in rails.ledger.operations.of(models).values()
+        for operation in own
+        if operation.is_done and operation.night is not None and operation.night >= night
+    ]
+    if done:
+        newest = done[-1]
+        raise BadInput(
+            f"{newest.model} was changed by hand ({newest.action}, by {newest.requested_by}), which holds after the "
+            f"night of {newest.night}: that night cannot be taken back."
         )
 
 
