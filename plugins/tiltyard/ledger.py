@@ -107,6 +107,17 @@ class StageEnd(NamedTuple):
     """When it was recorded, wall clock."""
 
 
+class NightEnd(NamedTuple):
+    """The newest night of a stage, and how its last attempt ended."""
+
+    night: date
+    """The night."""
+    status: Status
+    """done; checked, of features before they are published; stopped by a check; failed."""
+    recorded_at: datetime
+    """When it was recorded, wall clock."""
+
+
 class HourEnd(NamedTuple):
     """The newest hour of a table that was published at it, or of a model that was answered."""
 
@@ -221,6 +232,16 @@ class Ledger:
         query = sa.select(stage_run).where(stage_run.c.stage == GovernorSummary.stage, stage_run.c.night < before)
         query = query.where(stage_run.c.summary["actions"].has_key(model))
         return self._newest_run(GovernorSummary, query.order_by(stage_run.c.night.desc()))
+
+    def last_end(self, stage: StageName, model: str = "", before: date | None = None) -> NightEnd | None:
+        """How a stage ended on its newest night, or on the newest one before a night; without what it said, which may
+        be long, or as nobody can read it any more. `model`: of features the source."""
+        query = sa.select(stage_run.c.night, stage_run.c.status, stage_run.c.recorded_at)
+        query = query.where(*recorded_as(stage, model))
+        if before is not None:
+            query = query.where(stage_run.c.night < before)
+        rows = self._rows(query.order_by(stage_run.c.night.desc(), stage_run.c.model.desc()).limit(1))
+        return NightEnd(**rows[0]) if rows else None
 
     def stage_statuses(self, stage: StageName, model: str = "") -> dict[date, Status]:
         """night → how a stage went in a word, in the order of nights. `model`: of features the source."""
