@@ -91,6 +91,9 @@ from tiltyard.words import listed
 
 RecordT = TypeVar("RecordT", bound=Record)
 SummaryT = TypeVar("SummaryT", bound=Summary)
+_made: set[str] = set()
+"""The ledgers whose tables this process has seen to. To see to them locks every table against writers for a moment: a
+server that opens the ledger for every page does that once."""
 HourOf = Literal["table", "model"]
 """Of what there is a newest hour."""
 
@@ -98,6 +101,17 @@ HourOf = Literal["table", "model"]
 class StageEnd(NamedTuple):
     """How the last attempt of a stage at a night ended."""
 
+    status: Status
+    """done; checked, of features before they are published; stopped by a check; failed."""
+    recorded_at: datetime
+    """When it was recorded, wall clock."""
+
+
+class NightEnd(NamedTuple):
+    """The newest night of a stage, and how its last attempt ended."""
+
+    night: date
+    """The night."""
     status: Status
     """done; checked, of features before they are published; stopped by a check; failed."""
     recorded_at: datetime
@@ -119,19 +133,17 @@ class Ledger:
     """An open ledger. Thread-safe; one per process."""
 
     def __init__(self, settings: Settings) -> None:
-        self.engine = sa.create_engine(
-            postgres.url(settings, "ledger"),
-            pool_size=2,
-            max_overflow=4,
-            pool_pre_ping=True,
-            json_serializer=json_text,
-        )
+        url = postgres.url(settings, "ledger")
+        self.engine = sa.create_engine(url, pool_size=2, max_overflow=4, pool_pre_ping=True, json_serializer=json_text)
+        if str(url) in _made:
+            return
         with self.engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/ledger'))"))
             metadata.create_all(connection)
             for table in metadata.sorted_tables:  # of a home from before there was an index
                 for index in table.indexes:
                     connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+        _made.add(str(url))
 
     def close(self) -> None:
         """Give the connections back."""
@@ -220,6 +232,16 @@ class Ledger:
         query = sa.select(stage_run).where(stage_run.c.stage == GovernorSummary.stage, stage_run.c.night < before)
         query = query.where(stage_run.c.summary["actions"].has_key(model))
         return self._newest_run(GovernorSummary, query.order_by(stage_run.c.night.desc()))
+
+    def last_end(self, stage: StageName, model: str = "", before: date | None = None) -> NightEnd | None:
+        """How a stage ended on its newest night, or on the newest one before a night; without what it said, which may
+        be long, or as nobody can read it any more. `model`: of features the source."""
+        query = sa.select(stage_run.c.night, stage_run.c.status, stage_run.c.recorded_at)
+        query = query.where(*recorded_as(stage, model))
+        if before is not None:
+            query = query.where(stage_run.c.night < before)
+        rows = self._rows(query.order_by(stage_run.c.night.desc(), stage_run.c.model.desc()).limit(1))
+        return NightEnd(**rows[0]) if rows else None
 
     def stage_statuses(self, stage: StageName, model: str = "") -> dict[date, Status]:
         """night → how a stage went in a word, in the order of nights. `model`: of features the source."""

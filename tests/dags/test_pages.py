@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from tests import troubled
 from tests.troubled import EVIL, LONG, NIGHT
-from tiltyard import postgres
+from tiltyard import ledger_tables, postgres
 from tiltyard import rails as rails_module
 from tiltyard.edge import airflow_settings, overview
 from tiltyard.settings import ROOT, Settings
@@ -212,6 +212,25 @@ def test_a_night_without_any_model_and_a_portfolio_without_any(
     night = overview.night(empty, str(NIGHT))
     assert night is not None and not night.models
     assert "No model has a record of this night." in view.night_page(night)
+
+
+def test_a_record_that_cannot_be_read_breaks_no_page(tmp_path: Path, postgres_url: str, view: ModuleType) -> None:
+    broken = troubled.settings_of(tmp_path, postgres_url)
+    with rails_module.opened(broken, lake_at_once=False) as rails:
+        troubled.fill(rails)
+        runs = ledger_tables.stage_run
+        with rails.ledger.engine.begin() as connection:
+            for stage in ("governor", "features"):
+                connection.execute(runs.update().where(runs.c.stage == stage).values(summary={"night": "never"}))
+            kept = ledger_tables.night_document
+            connection.execute(kept.update().values(body={"metrics": 7, "freshness": 7}))
+    night = overview.night(broken, str(NIGHT))
+    assert night is not None and len(night.models) == 3 and "has not decided" in view.night_page(night)
+    source = overview.source(broken, "subscription")
+    assert source is not None and source.problem is not None and "cannot be read" in source.problem
+    for part in overview.PARTS:
+        entry = overview.entry(broken, "churn", overview.ModelQuery(part=part))
+        assert entry is not None and view.model_page(entry)
 
 
 def test_dags_that_are_paused_are_named(view: ModuleType) -> None:

@@ -421,3 +421,20 @@ def test_the_governors_word_on_a_model_is_of_its_own_newest_night(ledger: Ledger
     assert newest is not None and newest.night == date(2016, 4, 2)
     assert ledger.last_governed("breach", before=date(2016, 4, 1)) is None
     assert ledger.last_governed("nobody", before=date(2026, 1, 1)) is None
+
+
+def test_a_process_sees_to_the_tables_of_a_ledger_once(rails: Rails) -> None:
+    """To see to them locks them: whoever looks at pages all day would hold up the night's writers."""
+    sent: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        sent.append(statement)
+
+    sa.event.listen(sa.engine.Engine, "before_cursor_execute", note)
+    try:
+        again = Ledger(rails.settings)
+        assert again.models() == set()
+        again.close()
+    finally:
+        sa.event.remove(sa.engine.Engine, "before_cursor_execute", note)
+    assert sent and not [statement for statement in sent if "create" in statement.lower() or "lock" in statement]

@@ -517,13 +517,13 @@ class _Facts:
 
     def source(self, name: str, specs: Sequence[Spec]) -> SourceRow:
         """A source's row."""
-        run = self.rails.ledger.last_features_run(name, date.max)
+        end = self.rails.ledger.last_end("features", name)
         own = {table for spec in specs if spec.source == name for table in spec.tables}
         return SourceRow(
             source=name,
-            night=run.night if run else None,
-            status=run.status if run else None,
-            recorded_at=run.recorded_at if run else None,
+            night=end.night if end else None,
+            status=end.status if end else None,
+            recorded_at=end.recorded_at if end else None,
             models=sum(spec.source == name for spec in specs),
             tables=tuple(
                 state for table, state in sorted(self.states.items()) if table in own and not self.good(table)

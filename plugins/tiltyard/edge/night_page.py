@@ -1,5 +1,6 @@
 """A night of the portfolio: how every stage of every model ended, which tables were not good, what was granted."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -8,9 +9,11 @@ from typing import Final
 from tiltyard.edge.board import Board
 from tiltyard.edge.board_query import PAGE as MODELS_A_PAGE
 from tiltyard.rails import Rails
-from tiltyard.records import GovernorSummary, Incident, Instant, Record, Retrain, Status, TableState
+from tiltyard.records import GovernorAction, GovernorSummary, Incident, Instant, Record, Retrain, Status, TableState
 from tiltyard.spec import Spec
 from tiltyard.stages import NIGHTLY, StageName, recorded_as
+
+log = logging.getLogger(__name__)
 
 PAGE = 4 * MODELS_A_PAGE
 """Models a page: their cells are small."""
@@ -74,8 +77,7 @@ def read(rails: Rails, specs: Sequence[Spec], night: date) -> NightPage | None:
     if span is None:
         return None
     ends = {stage: ledger.statuses_of_night(stage, night) for stage in STAGES_SHOWN}
-    governed = ledger.stage_run(GovernorSummary, "", night)
-    actions = governed.summary.actions if governed else {}
+    actions = _actions(rails, night)
     rows, absent = [], []
     for spec in specs:
         own = {stage: ends[stage].get(recorded_as(stage, spec.name, spec.source), "") for stage in STAGES_SHOWN}
@@ -110,6 +112,16 @@ def read(rails: Rails, specs: Sequence[Spec], night: date) -> NightPage | None:
         incidents=ledger.incidents(night),
         decisions={word: decisions.count(word) for word in sorted(set(decisions))},
     )
+
+
+def _actions(rails: Rails, night: date) -> Mapping[str, GovernorAction]:
+    """What the governor decided for each model; nothing where its record cannot be read."""
+    try:
+        governed = rails.ledger.stage_run(GovernorSummary, "", night)
+    except ValueError:
+        log.exception("The governor's record of %s cannot be read.", night)
+        return {}
+    return governed.summary.actions if governed else {}
 
 
 def _trouble(row: NightRow) -> tuple[list[int], int, str]:

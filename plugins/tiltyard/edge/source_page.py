@@ -1,6 +1,7 @@
 """A source: what it delivered on its last nights, what of it lies in quarantine and what to do, how its tables stand,
 and who reads them. From the ledger and its contract alone."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -30,6 +31,8 @@ from tiltyard.records import (
 )
 from tiltyard.spec import Spec
 from tiltyard.stages import dag_id
+
+log = logging.getLogger(__name__)
 
 NIGHTS = 14
 """Nights that are shown."""
@@ -108,7 +111,7 @@ class SourcePage(Record):
     incidents: tuple[OpenIncident, ...]
     """What is wrong with it and not over."""
     problem: str | None
-    """What is wrong with its contract, as a sentence; None where nothing is."""
+    """What is wrong with its contract, or what the ledger says of it, as a sentence; None where nothing is."""
 
 
 def read(rails: Rails, specs: Sequence[Spec], source: str) -> SourcePage | None:
@@ -124,6 +127,8 @@ def read(rails: Rails, specs: Sequence[Spec], source: str) -> SourcePage | None:
     open_now = standing.incidents(rails)
     tables = _tables(rails, source, specs, graph, below, kept.body if kept else SourceFigures())
     names = {table.table for table in tables} | {spec.label.table for spec in own}
+    nights = _nights(rails, source, newest) if newest else ()
+    unreadable = "What the ledger says of its nights cannot be read; the log of the API server says why."
     return SourcePage(
         source=source,
         is_active=source in rails.settings.sources,
@@ -132,11 +137,11 @@ def read(rails: Rails, specs: Sequence[Spec], source: str) -> SourcePage | None:
         due_by=rhythm.due_by,
         deadline=rhythm.deadline,
         models=tuple(spec.name for spec in own),
-        nights=_nights(rails, source, newest) if newest else (),
+        nights=nights or (),
         tables=tables,
         quarantined=ingest.quarantined(rails, source, newest) if newest else (),
         incidents=tuple(incident for incident in open_now if incident.node in names),
-        problem=rhythm.problem,
+        problem=unreadable if nights is None else rhythm.problem,
     )
 
 
@@ -166,9 +171,14 @@ def _below(rails: Rails, source: str) -> tuple[Graph, tuple[str, ...]]:
     return (feeding.graph, feeding.below(source)) if feeding else (Graph(), ())
 
 
-def _nights(rails: Rails, source: str, newest: date) -> tuple[SourceNight, ...]:
+def _nights(rails: Rails, source: str, newest: date) -> tuple[SourceNight, ...] | None:
+    """Its newest nights, the newest first; None where a record of them cannot be read."""
     since = lately(newest, NIGHTS)
-    runs = rails.ledger.runs_since(FeaturesSummary, {source: since}).get(source, [])
+    try:
+        runs = rails.ledger.runs_since(FeaturesSummary, {source: since}).get(source, [])
+    except ValueError:
+        log.exception("The records of the nights of %s cannot be read.", source)
+        return None
     kept = {
         night.night: night.body for night in rails.ledger.chronicle.kept_since(SourceFigures, "source", source, since)
     }

@@ -14,7 +14,7 @@ from functools import cached_property
 from tiltyard.clock import night_closing
 from tiltyard.prepare import data_incidents
 from tiltyard.rails import Rails
-from tiltyard.records import Broken, DataIncident, Finding, GovernorSummary, Incident, OpenIncident
+from tiltyard.records import Broken, DataIncident, Finding, Incident, OpenIncident
 from tiltyard.spec import Spec, portfolio
 from tiltyard.stages import STAGES, recorded_as
 
@@ -60,13 +60,13 @@ class _Source:
     def known(self) -> date | None:
         """The newest night of the source's features; without any the night that is asked about."""
         before = self.until + NIGHT if self.until else date.max
-        run = self.rails.ledger.last_features_run(self.source, before) if self.source else None
-        return run.night if run else self.until
+        end = self.rails.ledger.last_end("features", self.source, before) if self.source else None
+        return end.night if end else self.until
 
     @cached_property
     def night(self) -> date | None:
         """The newest of its nights that the governor has decided on: the nights of another source may be years away."""
-        newest = self.rails.ledger.last_stage_run(GovernorSummary, before=self.known + NIGHT if self.known else None)
+        newest = self.rails.ledger.last_end("governor", before=self.known + NIGHT if self.known else None)
         return newest.night if newest else None
 
     @cached_property
