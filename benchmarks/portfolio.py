@@ -7,7 +7,7 @@ past, in the ledger and in the lake, so that a night does for each of them what 
 first nights have a fifth of the models, the last ones all: the difference is what one more model costs. PostgreSQL and
 Airflow are started in a home of their own on a free port, and stopped. Printed are, per night, the wall, the CPU
 seconds of everything (PostgreSQL, Airflow and every task) and its memory at its highest; then how long the portfolio
-page takes to answer. Ends with exit code 1 where a limit is missed.
+page and a model's take to answer. Ends with exit code 1 where a limit is missed.
 """
 
 import argparse
@@ -78,6 +78,7 @@ LIMITS = {
     "memory_gb": Limit("memory at its highest, everything", 6.0, "GB"),
     "page_ms": Limit("portfolio page, over HTTP", 300, "ms"),
     "page_kb": Limit("its size", 200, "kB"),
+    "model_ms": Limit("a model's page, over HTTP", 300, "ms"),
 }
 
 
@@ -223,11 +224,14 @@ def measure(rails: Rails, few: int, many: int, nights: int) -> dict[str, float]:
             present = portfolio(settings)
             airflow.wait_for_dags([f"{spec.name}__training" for spec in present], timeout_s=600)
             played.append(play(rails, airflow, meter, present, FIRST + (PAST + number) * timedelta(days=1)))
-        times = []
+        times, of_model = [], []
         for _ in range(1 + PAGES):
             begun = time.perf_counter()
             page = airflow.page("/tiltyard/")
             times.append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            airflow.page(f"/tiltyard/models/{name(0)}")
+            of_model.append(time.perf_counter() - begun)
     parse_s, dags = parse(settings)
     small, large = played[nights - 1], played[-1]
     marginal = (large.cpu_s - small.cpu_s) / max(1, large.models - small.models) / STAGES
@@ -240,6 +244,7 @@ def measure(rails: Rails, few: int, many: int, nights: int) -> dict[str, float]:
         "memory_gb": max(night.memory_gb for night in played),
         "page_ms": 1000 * statistics.median(times[1:]),  # the first one imports what stands behind the page
         "page_kb": len(page.encode()) / 1000,
+        "model_ms": 1000 * statistics.median(of_model[1:]),
         **{f"night_{number}": value for number, night in enumerate(played, 1) for value in [asdict(night)]},  # type: ignore[dict-item]
     }
 

@@ -338,9 +338,9 @@ add(
     Kind(
         "expectations_raise",
         "process",
-        "Great Expectations cannot draw the page of a table that fails a check.",
+        "The page of a night whose checks fail cannot be drawn.",
         NOBODY,
         _suite_fails,
-        traps=(at("suites.data_docs._page", foresee_nothing, dag=f"{SOURCE}__features"),),
+        traps=(at("suites.page.failure", foresee_nothing, dag=f"{SOURCE}__features"),),
     )
 )

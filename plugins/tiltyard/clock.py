@@ -90,6 +90,16 @@ def parse_hour(text: str) -> datetime:
     return as_of
 
 
+def require_closed(as_of: datetime, now: datetime) -> datetime:
+    """The `as_of` itself. Raises BadInput for a night, or an hour, that has not closed by now."""
+    if as_of > now:
+        raise BadInput(
+            f"The night of {night_of(as_of)} has not closed: it does at {as_of:%Y-%m-%d %H:%M} UTC, and it is "
+            f"{now:%Y-%m-%d %H:%M} here; check the year."
+        )
+    return as_of
+
+
 def midnight(day: date) -> datetime:
     """The instant at which a day begins, in UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)

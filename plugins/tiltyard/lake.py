@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import duckdb
@@ -71,14 +72,36 @@ class Commit(Generic[T]):
 class Lake:
     """An open lake. One per process and thread of work; `close()` it, or use it in a `with`."""
 
-    def __init__(self, settings: Settings, *, read_only: bool = False) -> None:
+    def __init__(self, settings: Settings, *, read_only: bool = False, at_once: bool = True) -> None:
+        """Open the lake: now, or, unless `at_once`, with the first read. Raises Unavailable where it is away."""
         self.settings = settings
-        self._catalogue = postgres.url(settings, "lake")
+        self._is_read_only = read_only
         self._ensured: set[str] = set()
-        self.connection = duckdb.connect(config={"threads": settings.threads})
-        # a query of more than two seconds would be drawn on stdout, in the middle of a JSON document
-        self.connection.execute("set enable_progress_bar_print = false")
-        configure(self.connection, settings, read_only=read_only)
+        if at_once:
+            assert self.connection
+
+    @cached_property
+    def _catalogue(self) -> sa.URL:
+        return postgres.url(self.settings, "lake")
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The engine's connection, with the lake attached as `lake`."""
+        assert self._catalogue  # started, and made, where it is not there yet
+        connection = duckdb.connect(config={"threads": self.settings.threads})
+        try:
+            # a query of more than two seconds would be drawn on stdout, in the middle of a JSON document
+            connection.execute("set enable_progress_bar_print = false")
+            configure(connection, self.settings, read_only=self._is_read_only)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything was read or written."""
+        return "connection" in vars(self)
 
     def __enter__(self) -> "Lake":
         return self
@@ -88,7 +111,8 @@ class Lake:
 
     def close(self) -> None:
         """Close the engine's connection."""
-        self.connection.close()
+        if self.is_open:
+            self.connection.close()
 
     # -- reading ------------------------------------------------------------------------------
 

@@ -5,10 +5,11 @@ that night sees the champion of that night. Rows are added, not rewritten; a sta
 exception (it says how the last attempt went).
 
 Longer than other modules, because no other one may ask the database of decisions anything. Its tables and the longer
-statements over them are `ledger_tables`; that only the newest of two attempts commits is `fence`; who is champion is
-worked out in `succession`.
+statements over them are `ledger_tables`; that only the newest of two attempts commits is `fence`; what pages look back
+at is `chronicle`; who is champion is worked out in `succession`.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import fields, replace
@@ -21,11 +22,14 @@ from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock, postgres
+from tiltyard.accounts import Accounts
+from tiltyard.chronicle import Chronicle
 from tiltyard.errors import BadInput
 from tiltyard.fence import Fence, changing, claim, played, playing
 from tiltyard.ledger_tables import (
     ACCEPTED,
     REMOVED,
+    WITHDRAWN,
     advancing,
     decision,
     default_task,
@@ -52,6 +56,7 @@ from tiltyard.ledger_tables import (
     upserting,
     version,
     watch,
+    withdrawing,
 )
 from tiltyard.operating import CHANGING
 from tiltyard.operations import Operations
@@ -133,9 +138,19 @@ class Ledger:
         self.engine.dispose()
 
     @cached_property
+    def accounts(self) -> Accounts:
+        """What nights have cost, and what models are worth."""
+        return Accounts(self.engine)
+
+    @cached_property
     def outbox(self) -> Outbox:
         """What people are told."""
         return Outbox(self.engine)
+
+    @cached_property
+    def chronicle(self) -> Chronicle:
+        """What people look back at."""
+        return Chronicle(self.engine)
 
     @cached_property
     def operations(self) -> Operations:
@@ -346,6 +361,30 @@ class Ledger:
             if rows:
                 connection.execute(upserting(publication, rows))
             connection.execute(upserting(stage_run, [{**run, "summary": summary.to_json()}]))
+
+    def withdraw(
+        self,
+        night: date,
+        models: Collection[str],
+        sources: Collection[str],
+        tables: Collection[str],
+        *,
+        whole: bool,
+        detail: Mapping[str, object],
+    ) -> dict[str, int]:
+        """Take a night back, as far as it is of these models, sources and tables (and, `whole`, of the portfolio), and
+        keep as an event what was taken, with who and why (`detail`): both or neither. Table → number of rows. Nothing
+        is kept where nothing was there to take."""
+        rows: dict[str, list[dict[str, Any]]] = {}
+        with self.engine.begin() as connection:
+            for name, statement in withdrawing(night, models, sources, tables, whole):
+                if found := [dict(row) for row in connection.execute(statement).mappings()]:
+                    rows[name] = found
+            if rows:
+                kept = {name: json.loads(json.dumps(found, default=str)) for name, found in rows.items()}
+                values = {"kind": WITHDRAWN, "model": "", "night": night, "recorded_at": clock.now()}
+                connection.execute(event.insert().values(**values, detail={**detail, "taken": kept}))
+        return {name: len(found) for name, found in rows.items()}
 
     def table_states(self, until: date | None = None) -> list[TableState]:
         """The newest state of every table, or the newest up to and including a night, by name."""
@@ -709,10 +748,18 @@ class Ledger:
         return records[0] if records else None
 
     def watches(
-        self, model: str, until: date | None = None, *, night: date | None = None, verdict: str | None = None
+        self,
+        model: str,
+        until: date | None = None,
+        *,
+        since: date | None = None,
+        night: date | None = None,
+        verdict: str | None = None,
     ) -> list[Watch]:
         """What the rollback watch has said of the model, in the order of nights."""
         query = sa.select(watch).where(watch.c.model == model)
+        if since is not None:
+            query = query.where(watch.c.night >= since)
         if until is not None:
             query = query.where(watch.c.night <= until)
         if night is not None:

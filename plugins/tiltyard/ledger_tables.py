@@ -1,6 +1,6 @@
 """The tables of the decisions database, the longer statements over them, and what their JSON may hold.
 
-Only `ledger`, `fence`, `operations` and `outbox` read and write them.
+Only `ledger`, `fence`, `outbox`, `accounts`, `operations` and `chronicle` read and write them.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
+from tiltyard import clock
 from tiltyard.stages import StageName
 
 _UNSTORABLE = re.compile(r"\\u(0000|d[89a-f])")
@@ -22,6 +23,8 @@ ACCEPTED = "model_accepted"
 """Kind of the event of a model that came into the portfolio; its night is the first one that it takes part in."""
 REMOVED = "model_removed"
 """Kind of the event of a model that left the portfolio; its night is the newest one that was settled for it by then."""
+WITHDRAWN = "night_withdrawn"
+"""Kind of the event of a night that was taken back, with all that the ledger said of it."""
 
 metadata = sa.MetaData()
 _json = pg.JSONB
@@ -209,6 +212,15 @@ default_task_end = sa.Table(
     sa.Column("answered_at", _instant),
     sa.Column("recorded_at", _instant, nullable=False),
 )
+night_document = sa.Table(
+    "night_document",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),  # model | source
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("body", _json, nullable=False),  # judge.night_figures, prepare.source_figures: a part per stage
+    sa.Column("recorded_at", _instant, nullable=False),
+)
 operation = sa.Table(
     "operation",
     metadata,
@@ -278,12 +290,86 @@ sa.Index("unsent", sending.c.id, postgresql_where=sending.c.sent_at.is_(None))
 sa.Index("sendings_of_message", sending.c.message)
 sa.Index("digests", sending.c.owner, sending.c.created_at, postgresql_where=sending.c.occasion == "digest")
 
+cost = sa.Table(
+    "cost",
+    metadata,
+    sa.Column("night", sa.Date, primary_key=True),
+    sa.Column("stage", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),  # the model; of features the source; '' for all at once
+    sa.Column("cpu_s", sa.Double, nullable=False),
+    sa.Column("wall_s", sa.Double, nullable=False),
+    sa.Column("memory_bytes", sa.BigInteger, nullable=False),
+    sa.Column("read_bytes", sa.BigInteger, nullable=False),
+    sa.Column("written_bytes", sa.BigInteger, nullable=False),
+    sa.Column("processes", sa.Integer, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+stored = sa.Table(
+    "stored",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+worth = sa.Table(
+    "worth",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("body", _json, nullable=False),  # records.Worth
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+
 
 def upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:
     """The statement that writes rows, each in place of the one with its key. All of them have the same columns."""
     insert = pg.insert(table).values([dict(row) for row in rows])
     update = {table.c[name]: insert.excluded[name] for name in rows[0] if name not in table.primary_key.columns}
     return insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=update)
+
+
+def withdrawing(
+    night: date, models: Collection[str], sources: Collection[str], tables: Collection[str], whole: bool
+) -> list[tuple[str, sa.Executable]]:
+    """Table → the statement that takes a night back from it, which returns what it takes: of these models, of these
+    sources with their tables, and, where it is the `whole` night, of the portfolio."""
+    of_models = sorted(models)
+    named = [sa.and_(stage_run.c.stage != "features", stage_run.c.model.in_(of_models))]
+    named.append(sa.and_(stage_run.c.stage == "features", stage_run.c.model.in_(sorted(sources))))
+    if whole:
+        named.append(sa.and_(stage_run.c.stage != "features", stage_run.c.model == ""))
+    start, end = clock.interval(clock.midnight(night))
+    hours = sa.or_(
+        sa.and_(hour.c.kind == "table", hour.c.name.in_(sorted(tables))),
+        sa.and_(hour.c.kind == "model", hour.c.name.in_(of_models)),
+    )
+    asked = sa.select(default_task.c.opened).where(default_task.c.model.in_(of_models), default_task.c.opened == night)
+    taken = [
+        sa.delete(stage_run).where(stage_run.c.night == night, sa.or_(*named)),
+        sa.delete(publication).where(publication.c.night == night, publication.c.table.in_(sorted(tables))),
+        sa.delete(hour).where(hours, hour.c.as_of > start, hour.c.as_of <= end),
+        sa.delete(night_document).where(
+            night_document.c.night == night,
+            sa.or_(
+                sa.and_(night_document.c.kind == "model", night_document.c.name.in_(of_models)),
+                sa.and_(night_document.c.kind == "source", night_document.c.name.in_(sorted(sources))),
+            ),
+        ),
+        *(
+            sa.delete(table).where(table.c.night == night, table.c.model.in_(of_models))
+            for table in (decision, watch, retrain, finding)
+        ),
+        sa.delete(default_task_end).where(
+            default_task_end.c.model.in_(of_models),
+            sa.or_(
+                sa.and_(default_task_end.c.night == night, default_task_end.c.how == "recovered"),
+                default_task_end.c.opened.in_(asked),
+            ),
+        ),
+        sa.delete(default_task).where(default_task.c.model.in_(of_models), default_task.c.opened == night),
+    ]
+    if whole:
+        taken.append(sa.delete(incident).where(incident.c.night == night))
+    return [(str(statement.table), statement.returning(statement.table)) for statement in taken]
 
 
 def first_nights(models: Collection[str]) -> sa.Select[Any]:

@@ -77,13 +77,18 @@ Work = Callable[Concatenate[Rails, Spec, datetime, More], T]
 
 
 @contextmanager
-def opened(settings: Settings | None = None) -> Iterator[Rails]:
+def opened(settings: Settings | None = None, *, lake_at_once: bool = True) -> Iterator[Rails]:
     """Open the rails (starting the embedded PostgreSQL when it is not running) and close them at the end.
 
-    Without `settings` those of the environment, with the specs, suites and dbt project of the release in force.
+    Without `settings` those of the environment, with the specs, suites and dbt project of the release in force. What
+    hardly ever reads the lake, like a page, has it opened by the first read (`lake_at_once=False`).
     """
     settings = settings or release.in_force(Settings())
-    with _within_reach(settings), closing(Ledger(settings)) as ledger, Lake(settings) as lake:
+    with (
+        _within_reach(settings),
+        closing(Ledger(settings)) as ledger,
+        Lake(settings, at_once=lake_at_once) as lake,
+    ):
         yield Rails(settings, lake, ledger)
 
 

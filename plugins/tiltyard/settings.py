@@ -261,7 +261,7 @@ class Settings(BaseSettings):
 
     @property
     def reports(self) -> Path:
-        """What a person opens: drift reports, Data Docs, plots; served by the Airflow plugin."""
+        """What a person opens: checks, drift reports, plots; served by the Airflow plugin."""
         return self.home / "reports"
 
     def database(self, name: str) -> str:

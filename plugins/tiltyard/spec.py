@@ -331,7 +331,11 @@ class GatePolicy(Strict):
     """The loss that is decided on. `absolute_error` is for a number, as a share of the width of its bounds; `brier` and
     `log_loss` are for a yes or no and for classes, where the Brier score is halved; `cost` is for a yes or no."""
     cost: Cost | None = None
-    """The matrix that the metric `cost` weighs decisions by. None: the metric is another one."""
+    """What right and wrong decisions cost, of a yes or no: the metric `cost` weighs them by it, and what the model is
+    worth is told by it (`tiltyard worth`), whatever the metric. None: neither is asked for."""
+    error_cost: Annotated[Annotated[Finite, Field(gt=0)] | None, Field(exclude_if=lambda value: value is None)] = None
+    """What an error costs, by which is told what the model is worth: of a number one unit of it, of classes a likeliest
+    class that did not come. A yes or no has `cost`. None: it is not asked for."""
     alpha: Annotated[float, Field(gt=ALPHA[0], lt=ALPHA[1])] = 0.05
     """Probability of ever promoting a challenger that is no better, however often one looks."""
     min_matured: Annotated[int, Field(ge=1)] = 500
@@ -381,6 +385,11 @@ class GatePolicy(Strict):
             if min(alarm, miss) < 0 or max(alarm, miss) == 0:
                 raise ValueError("gate.cost prices no error above the right decision, or one below it; is it swapped?")
         return self
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether an error has a price, so that the model's worth can be told."""
+        return self.cost is not None or self.error_cost is not None
 
 
 class Hysteresis(Strict):
@@ -556,7 +565,7 @@ AlertKind = Literal[
     "unanswered",
 ]  # fmt: skip
 """What a message is about."""
-ADDRESS = r"^(env:[A-Z][A-Z0-9_]{0,99}|connection:[A-Za-z0-9_.-]{1,100})$"
+ADDRESS = r"^((env|webhook):[A-Z][A-Z0-9_]{0,99}|connection:[A-Za-z0-9_.-]{1,100})$"
 """How an address is named: it may hold a secret, so that no text has it."""
 
 
@@ -571,7 +580,8 @@ class Route(Strict):
     """What the messages are about. Empty: anything."""
     to: Annotated[tuple[Annotated[str, StringConstraints(pattern=ADDRESS)], ...], Field(min_length=1)]
     """Addresses of Apprise, by name: `env:NAME`, a variable of the environment, or `connection:NAME`, one of Airflow
-    with the address as its password."""
+    with the address as its password; and `webhook:NAME` of another system, with its URL in the variable `NAME` and the
+    secret that it is signed with in `NAME_SECRET`."""
 
     def fits(self, owner: str, tier: int, kind: str) -> bool:
         """Whether a message goes here."""
@@ -631,6 +641,19 @@ class Pages(Strict):
     """How long what may end by itself, like a stage that failed and is tried again, is left alone."""
 
 
+class Prices(Strict):
+    """What the machine costs. Without them costs are shown in seconds and bytes alone."""
+
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = "EUR"
+    """The unit, which `gate.cost` and `gate.error_cost` of a model whose worth is asked for are in as well."""
+    cpu_hour: Annotated[Finite, Field(ge=0)] = 0.0
+    """An hour of one core."""
+    gb_hour: Annotated[Finite, Field(ge=0)] = 0.0
+    """A gigabyte of memory for an hour."""
+    gb_month: Annotated[Finite, Field(ge=0)] = 0.0
+    """A gigabyte that is stored for a month of 30 nights."""
+
+
 class Portfolio(Strict):
     """What holds for all models together: models/portfolio.yaml. Every field has a default."""
 
@@ -644,6 +667,8 @@ class Portfolio(Strict):
     """Who hears of what. Empty: nobody is told, and what waits stands on the page."""
     pages: Annotated[Pages, Field(validate_default=True)] = Pages()
     """How often people are interrupted."""
+    prices: Prices | None = None
+    """What the machine costs. None: nothing is priced."""
     approvers: dict[str, Approvers] = Field(default_factory=dict)
     """Owner → who may answer for its models: approve a promotion, confirm an operation. An owner that is not here:
     anybody but whoever asked."""
@@ -755,6 +780,7 @@ def check_part(of_label: Target, part: Estimator | Light | GatePolicy | Fallback
             of_label.check_class(part.class_, of_label.light_class)
         case GatePolicy():
             of_label.check_gate(part.metric, part.cost)
+            of_label.check_error_cost(part.error_cost)
         case Fallback():
             of_label.check_default(part.safe_default)
 

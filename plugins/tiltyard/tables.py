@@ -163,6 +163,22 @@ of the tables that were read elsewhere, table → [snapshot, last good night], a
 the night that names the row's cohort where that is not `night`: of a model whose horizon goes until a column of the
 spine."""
 
+LIGHT_SCORE: Final = Table(
+    "ops.light_score",
+    {
+        "model": "varchar",
+        "version": "integer",
+        "entity_id": "varchar",
+        "prediction_time": "timestamptz",
+        "score": "double",
+        "scores": "varchar",
+        "night": "date",
+        "available_at": "timestamptz",
+    },
+)
+"""One row per spine row that the champion's light twin scored unseen, of models whose errors have a price; `version` is
+the champion's."""
+
 PROFILE: Final = Table(
     "ops.profile",
     {

@@ -143,6 +143,8 @@ class Target(ABC):
     """Import path of the light twin's linear model."""
     metrics: ClassVar[Mapping[str, str]]
     """Metrics that the gate may decide on, each with its words."""
+    priced_by: ClassVar[str] = "gate.error_cost"
+    """Where a spec says what errors cost."""
     needs: ClassVar[str]
     """What a spec has to write so that its label is of this kind, for a sentence that ends "needs …"."""
     default_within: ClassVar[str]
@@ -269,6 +271,11 @@ class Target(ABC):
     @abstractmethod
     def check_gate(self, metric: str, cost: CostMatrix | None) -> None:
         """Raises ValueError when the gate cannot decide by this metric."""
+
+    def check_error_cost(self, cost: float | None) -> None:
+        """Raises ValueError when errors of this kind have their price elsewhere."""
+        if cost is not None and self.priced_by != "gate.error_cost":
+            raise ValueError(f"the label is {self.described}, so write {self.priced_by} and no gate.error_cost")
 
     def check_default(self, value: Default) -> None:
         """Raises ValueError when a safe default is no score."""
@@ -438,6 +445,10 @@ class Target(ABC):
     def row_losses(self, score: Floats, label: Floats | Values) -> Floats:
         """(rows,) what each row loses by as it is shown (`measure`); NaN where either is missing."""
 
+    def mistakes(self, score: Floats, label: Floats) -> Floats:
+        """(rows,) by how much each row is wrong, as `gate.error_cost` prices it; none is more than `largest_loss`."""
+        return self.row_losses(score, label)
+
     @abstractmethod
     def losses(self, metric: str, score: Floats, label: Floats, cost: CostMatrix | None = None) -> Floats:
         """What each row loses by as the gate counts it, scaled to [0, 1] so that a bound on differences of losses is
@@ -488,6 +499,7 @@ class Binary(Target):
     kind = "yes_or_no"
     fields = frozenset({"positive"})
     described = "a yes or no (no label.bounds)"
+    priced_by = "gate.cost"
     light_class = "sklearn.linear_model.LogisticRegression"
     metrics: ClassVar[Mapping[str, str]] = {
         "brier": "Brier score",
@@ -1067,6 +1079,10 @@ class Classes(Target):
         known, came = self._came(score, label)
         losses = (np.square(score).sum(axis=1) - 2 * came + 1) / 2
         return np.where(known, losses, np.nan)
+
+    def mistakes(self, score: Floats, label: Floats) -> Floats:
+        """1 where another class than the likeliest came."""
+        return 1.0 - self.paired(score, label)[1]
 
     def losses(self, metric: str, score: Floats, label: Floats, cost: CostMatrix | None = None) -> Floats:
         """`brier`: half the squared distance. `log_loss`: nats, the probability of the class that came clipped from

@@ -384,3 +384,23 @@ def test_a_champion_that_is_another_is_announced(rails: Rails, run: Run) -> None
     with pytest.raises(DownstreamTasksSkipped):
         Chunks("promotion", SPECS, judge, work.announce_promotions).plan()
     assert set(run.announced("promotion")) == {"dog/champion"}
+
+
+def test_what_a_chunk_has_used_is_put_down_for_each_of_its_models(rails: Rails, run: Run) -> None:
+    def busy(name: str) -> None:
+        if name == "dog":
+            sum(number * number for number in range(3_000_000))
+        if name == "cat":
+            raise CheckFailed("held")
+
+    run.context["ti"].dag_id = "drift"
+    run.context["triggering_asset_events"] = {}
+    run.context["params"] = {"as_of": str(NIGHT)}
+    with pytest.raises(DownstreamTasksSkipped):
+        stage(look(busy), [spec for spec in SPECS if spec.name != "cat"]).plan()
+    stage(look(busy)).plan()
+    costs = {cost.name: cost for cost in rails.ledger.accounts.costs(NIGHT, NIGHT)}
+    assert costs.keys() == {"ant", "bee", "cat", "dog"}, "who has failed has cost something as well"
+    assert {cost.stage for cost in costs.values()} == {"drift"}
+    assert costs["dog"].usage.cpu_s > costs["ant"].usage.cpu_s
+    assert all(cost.usage.memory_bytes > 1_000_000 for cost in costs.values())

@@ -21,7 +21,7 @@ class Api:
 
     def __init__(self) -> None:
         self.pools: dict[str, Any] = {}
-        self.runs: dict[str, str] = {}
+        self.runs: list[Any] = []
         self.statuses: list[tuple[str, int]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -57,7 +57,10 @@ class Api:
                 return HTTPStatus.OK, {}
             case "POST", ["dags", _, "dagRuns"]:
                 run = read(TriggerDAGRunPostBody)
-                return HTTPStatus.OK, {"dag_run_id": f"run of {run.logical_date}"}
+                if run.logical_date in {before.logical_date for before in self.runs if before.logical_date}:
+                    return HTTPStatus.CONFLICT, {"detail": "exists"}
+                self.runs.append(run)
+                return HTTPStatus.OK, {"dag_run_id": run.dag_run_id or f"run of {run.logical_date}"}
         return HTTPStatus.NOT_FOUND, {}
 
 
@@ -84,6 +87,17 @@ def test_a_pool_is_set_as_often_as_one_likes(client: Airflow, api: Api) -> None:
 @pytest.mark.parametrize("night", [None, datetime(2016, 4, 2, tzinfo=UTC)])
 def test_a_run_is_triggered_with_and_without_a_logical_date(client: Airflow, night: datetime | None) -> None:
     assert client.trigger("features", {"as_of": "2016-04-02"}, night) == f"run of {night}"
+
+
+def test_the_run_of_a_night_says_which_one_it_is_and_another_of_it_too(client: Airflow, api: Api) -> None:
+    as_of = datetime(2016, 4, 2, tzinfo=UTC)
+    assert client.trigger_night("incident__features", as_of) == "night_2016-04-02"
+    assert client.trigger_night("incident__features", as_of).startswith("night_2016-04-02__")
+    first, again = api.runs
+    assert {run.note for run in api.runs} == {"The night of 2016-04-02"}
+    assert first.conf == again.conf == {"as_of": "2016-04-02"}
+    assert (first.data_interval_end, first.logical_date) == (as_of, datetime(2016, 4, 1, tzinfo=UTC))
+    assert again.logical_date is None
 
 
 def test_records_have_the_names_that_airflow_answers_with() -> None:

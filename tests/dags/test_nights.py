@@ -83,7 +83,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
         as_of: str | None = None, events: dict[str, list[Any]] | None = None, attempt: int = 1, **more: Any
     ) -> None:
         context = {"params": {"as_of": as_of}, "triggering_asset_events": events or {}, **more}
-        context.setdefault("dag_run", SimpleNamespace(triggering_user_name=None))
+        context.setdefault("dag_run", SimpleNamespace(triggering_user_name=None, run_type="scheduled"))
         context["ti"] = SimpleNamespace(try_number=attempt)
         monkeypatch.setattr(task_run, "get_current_context", lambda: context)
 

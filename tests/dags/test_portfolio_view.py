@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from tiltyard import ledger_tables
 from tiltyard.answered.report import FallbackReport, OnDefault, TaskReport
 from tiltyard.edge import airflow_settings, overview
 from tiltyard.edge.board import Asked, Board, MeasuredLoss, ModelRow
-from tiltyard.edge.document import EstimatedVersion, MeasuredVersion, ModelStatus, Realized
+from tiltyard.edge.document import ModelStatus, Realized
 from tiltyard.edge.overview import Entry
 from tiltyard.edge.reports import find_report
 from tiltyard.judge.arrival import ArrivalReport, ArrivalShares
 from tiltyard.rails import Rails
-from tiltyard.records import DataIncident, FeaturesSummary, OpenIncident, ShadowSummary
+from tiltyard.records import DataIncident, EstimatedVersion, MeasuredVersion, OpenIncident, ShadowSummary
 from tiltyard.settings import ROOT
 
 
@@ -108,8 +109,11 @@ def shown(view: ModuleType, model: str, **changes: Any) -> str:
         retrains=(), online={}, drift=None, governor=None, freshness={}, latency=(), incidents=(), label_arrival=None,
         estimated={}, checks=None, training=None, replay=None, realized=None, events=0,
     )  # fmt: skip
-    entry = Entry(name=model, owner="service-desk", tier=2, dags={}, status=replace(plain, **changes))
-    page: str = view._render("model.html", model=entry)
+    entry = Entry(
+        name=model, owner="service-desk", tier=2, source="incident", dags={"explanation": f"{model}__explanation"},
+        status=replace(plain, **changes),
+    )  # fmt: skip
+    page: str = view.model_page(entry)
     return page
 
 
@@ -139,12 +143,11 @@ def test_label_arrival_and_estimates_are_shown_as_what_they_are(view: ModuleType
 def test_incidents_are_those_of_the_list_with_the_night_that_closes_them(view: ModuleType) -> None:
     since = date(2016, 4, 30)
     incident = OpenIncident("raw.login", "broken", ("sla_breach",), ("device",), "device went null", since, since)
-    assert '<span class="bad">raw.login</span> broken since 2016-04-30 <' in shown(
-        view, "sla_breach", open_incidents=(incident,)
-    )
+    link = 'href="/tiltyard/incidents/raw.login">raw.login</a> broken since 2016-04-30'
+    assert f'<a class="bad" {link} <' in shown(view, "sla_breach", open_incidents=(incident,))
     closing = replace(incident, closing="mended, closes with the night of 2016-05-01")
     page = shown(view, "sla_breach", open_incidents=(closing,))
-    assert '<span class="wait">raw.login</span> broken since 2016-04-30, mended, closes with the night of' in page
+    assert f'<a class="wait" {link}, mended, closes with the night of' in page
     assert "none open" in shown(view, "sla_breach")
 
 
@@ -188,17 +191,20 @@ def test_a_safe_default_that_lasts_is_shown_with_what_was_said_of_it(view: Modul
     assert "bob: &lt;no labels&gt; (owner ann, until 2016-05-02)" in said
 
 
-def test_a_status_that_raises_is_one_models_and_hides_no_other(rails: Rails, caplog: pytest.LogCaptureFixture) -> None:
-    """A published night whose tables the lake has lost."""
+def test_a_record_that_cannot_be_read_is_one_models_and_hides_no_other(
+    rails: Rails, caplog: pytest.LogCaptureFixture
+) -> None:
     night = date(2016, 4, 2)
-    rails.ledger.record_stage("", night, "done", FeaturesSummary(snapshot=1))
-    rails.ledger.record_stage("sla_breach", night, "done", ShadowSummary(night=night))
+    for model in ("sla_breach", "churn"):
+        rails.ledger.record_stage(model, night, "done", ShadowSummary(night=night))
+    with rails.ledger.engine.begin() as connection:
+        runs = ledger_tables.stage_run
+        connection.execute(runs.update().where(runs.c.model == "sla_breach").values(summary={"rows": "a secret"}))
     settings = rails.settings.model_copy(update={"sources": ("incident", "subscription")})
     entry = overview.entry(settings, "sla_breach")
-    assert entry is not None and entry.problem is not None
-    assert entry.problem.startswith("The status of sla_breach cannot be read: ")
-    assert "labels" not in entry.problem, "what the engine says of its labels is in the log alone"
-    assert "labels" in caplog.text
+    assert entry is not None and entry.problem is not None and entry.row is not None
+    assert entry.problem == "The status of sla_breach cannot be read: ValidationError; the log says where."
+    assert "a secret" in caplog.text, "what the record holds is in the log alone"
     other = overview.entry(settings, "churn")
     assert other is not None and other.problem is None and other.status is not None
     assert {row.model for row in overview.board(settings).models} == {"sla_breach", "churn"}

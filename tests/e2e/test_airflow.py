@@ -1,6 +1,7 @@
 """Airflow itself on free ports: two nights through the chain, the same rows as a hindcast, pages behind the login; and
 whatever is started can be started again: up, up, down, up."""
 
+import json
 import shutil
 import socket
 import time
@@ -74,7 +75,10 @@ def night(
         deliver(models / "churn" / "spec.yaml")
         crm = database(settings)
         try:
-            first = services.start(settings)
+            with pytest.MonkeyPatch.context() as patch:
+                to_file = {"type": "file", "log_file_path": str(folder / "lineage.jsonl"), "append": True}
+                patch.setenv("AIRFLOW__OPENLINEAGE__TRANSPORT", json.dumps(to_file))
+                first = services.start(settings)
             with Airflow(settings) as airflow:
                 airflow.call("POST", "/api/v2/connections", json={"connection_id": "crm", **crm})
                 _, second = (quickstart.nights_in_airflow(rails, live_nights(spec)) for _ in range(2))
@@ -105,6 +109,19 @@ def test_every_run_of_the_chain_is_green(night: Night) -> None:
         assert len(runs) == 2, dag_id
         for run in runs:
             night.airflow.wait(dag_id, run.dag_run_id, timeout_s=120)
+
+
+def test_openlineage_hears_of_every_stage_which_tables_it_has_read_and_written(night: Night) -> None:
+    lines = (night.settings.models.parent / "lineage.jsonl").read_text().splitlines()
+    ended = [event for event in map(json.loads, lines) if event["eventType"] == "COMPLETE"]
+    made: dict[str, set[str]] = {}
+    for event in ended:
+        assert event["job"]["namespace"] == "tiltyard"
+        made.setdefault(event["job"]["name"], set()).update(entry["name"] for entry in event.get("outputs", ()))
+    assert made["subscription__features.transform"] == set(night.spec.tables)
+    assert made["shadow.plan"] == {"ops.prediction", "ops.evaluation"}
+    assert made["churn__training.train"] == {"models/churn"}
+    assert {"drift", "promotion", "governor"} <= made.keys(), "and when the runs of their DAGs ended"
 
 
 def test_what_fits_into_one_chunk_takes_one_task(night: Night) -> None:
@@ -254,7 +271,22 @@ def test_the_portfolio_page_is_behind_the_login(night: Night) -> None:
     url = address(night.settings) + "/tiltyard/"
     assert httpx.get(url, trust_env=False).status_code in (302, 303, 307, 401)
     page = night.airflow.page("/tiltyard/")
-    assert "churn" in page
+    assert "churn" in page and "paused in Airflow" not in page
+
+
+def test_the_pages_of_a_night_are_told_by_what_its_stages_kept(night: Night) -> None:
+    """A DAG that somebody pauses is named where it matters."""
+    page = night.airflow.page(f"/tiltyard/nights/{NIGHT.date()}")
+    assert f"/tiltyard/models/churn?night={NIGHT.date()}" in page
+    source = night.airflow.page("/tiltyard/sources/subscription")
+    assert "landed" in source and "raw.payment" in source
+    night.airflow.call("PATCH", "/api/v2/dags/churn__training", json={"is_paused": True})
+    try:
+        model = night.airflow.page("/tiltyard/models/churn?part=data")
+        assert "Paused in Airflow" in model and "filled at training" in model
+        assert "1 DAG paused in Airflow" in night.airflow.page("/tiltyard/")
+    finally:
+        night.airflow.call("PATCH", "/api/v2/dags/churn__training", json={"is_paused": False})
 
 
 def test_nothing_listens_beyond_loopback(night: Night) -> None:

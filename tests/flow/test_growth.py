@@ -61,10 +61,7 @@ def test_a_table_is_checked_once_however_many_models_read_it(
     assert len(specs.portfolio(rails.settings)) == 5
     assert sorted(judged) == alone
     assert of_five.checks == of_one.checks
-    assert of_five.reports == tuple(
-        f"data_docs/{night_closing(FIRST) + timedelta(days=1)}/{suite}/subscription/index.html"
-        for suite in ("features", "freshness", "leakage")
-    )
+    assert of_five.reports == (f"checks/{SOURCE}/{night_closing(FIRST) + timedelta(days=1)}.html",)
     kept = rails.lake.connection.execute(
         "select night, count(*), count(distinct kept) from lake.ops.check_result as kept group by night order by night"
     ).fetchall()

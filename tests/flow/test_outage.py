@@ -77,7 +77,7 @@ def told(rails: Rails) -> dict[int, dict[str, Any]]:
         features.ingest(rails, as_of(number))
         warnings: set[tuple[str, str]] = set()
         if number in SUITED:
-            report = checks.check_batch(rails, "freshness", as_of(number), source="subscription", render=False)
+            report = checks.check_batch(rails, "freshness", as_of(number), source="subscription")
             warnings = {(one.table, one.name) for one in report.warnings}
         else:  # what the suite does as well, without the suite
             observation.store(rails, observation.observe(rails, "subscription", as_of(number)), {}, as_of(number))

@@ -208,7 +208,7 @@ def test_another_content_under_a_landed_name_is_refused_and_lands_under_a_new_na
     ingest.land_night(shop, "shop", night("2 Jan"))
     deliver("2025-01-01.csv", changed)
     [refused] = ingest.land_night(shop, "shop", night("2 Jan")).quarantined
-    assert "under a new name" in refused.reason
+    assert "in place of that" in refused.reason
     assert [row[:2] for row in everything(shop)] == [("tea", "3")]
     deliver("2025-01-01-corrected.csv", changed)
     assert ingest.land_night(shop, "shop", night("2 Jan")).files == 1

@@ -241,3 +241,13 @@ def test_whoever_waits_for_longer_than_the_limit_is_told_so(rails: Rails) -> Non
             pass
     with rails.lake.exclusive("build", 0.2):
         pass
+
+
+def test_a_lake_that_is_opened_by_its_first_read_is_opened_by_nothing_else(settings: Settings) -> None:
+    with Lake(settings, at_once=False) as lake:
+        assert not lake.is_open
+    with Lake(settings, at_once=False) as lake:
+        assert lake.snapshot() >= 0 and lake.is_open
+    away = Settings(home=settings.home, database_url="postgresql://me@127.0.0.1:1/")
+    with Lake(away, at_once=False) as lake, pytest.raises(Unavailable):
+        lake.snapshot()

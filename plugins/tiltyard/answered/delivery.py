@@ -23,12 +23,15 @@ from tiltyard.spec import Spec
 OWED, DELIVERED, FAILED = "predictions_owed", "predictions_delivered", "predictions_not_delivered"
 """Kinds of event, each of a model and a night."""
 
+ROUTINE = (OWED, DELIVERED)
+"""Those of every night, which are nothing to look at."""
+
 log = logging.getLogger(__name__)
 
 
 def remarkable(events: Iterable[Event]) -> list[Event]:
     """The events that are something to look at: not every night's owing and delivering."""
-    return [event for event in events if event.kind not in (OWED, DELIVERED)]
+    return [event for event in events if event.kind not in ROUTINE]
 
 
 def owe(rails: Rails, spec: Spec, nights: Collection[date]) -> None:

@@ -17,6 +17,7 @@ from tiltyard import clock, lake
 from tiltyard.answered.explanation import MOST, SAFE_DEFAULT, ExplanationTask, Night, Stretch, checked, decide, stretch
 from tiltyard.answered.report import (
     AcceptedAnswer,
+    AuditedFigures,
     DefaultFacts,
     FallbackReport,
     OnDefault,
@@ -93,6 +94,12 @@ def audit_night(rails: Rails, spec: Spec, as_of: datetime) -> FallbackAuditSumma
         opened=decision.opens is not None,
         recovered=tuple(task.opened for task in decision.recovered),
     )
+    kept = AuditedFigures(
+        audited=night,
+        shares=_tier_shares(counted[counted["night"] == night]),
+        on_default=_on_default(decision.stretch),
+    )
+    rails.ledger.chronicle.keep("model", spec.name, night, kept)
     rails.ledger.record_stage(spec.name, night, "done", summary)
     return summary
 
@@ -137,15 +144,25 @@ def shares(rails: Rails, spec: Spec, as_of: datetime) -> list[TierShare]:
     if not rails.lake.has(TIER_SHARE):
         return []
     rows = rails.lake.query(
-        f"select channel, tier, reason, answers, share from {{{TIER_SHARE}}} "
-        "where model = $model and night = $night order by channel, answers desc, tier, reason",
+        f"select channel, tier, reason, answers, share from {{{TIER_SHARE}}} where model = $model and night = $night",
         as_of,
         {"model": spec.name, "night": night_closing(as_of)},
     )
-    return [
+    return list(_tier_shares(rows))
+
+
+def _tier_shares(rows: pd.DataFrame) -> tuple[TierShare, ...]:
+    """The shares of one night, by channel, the most answers first."""
+    columns = ["channel", "tier", "reason", "answers", "share"]
+    ordered = rows.sort_values(["channel", "answers", "tier", "reason"], ascending=[True, False, True, True])
+    return tuple(
         TierShare(channel=channel, tier=tier, reason=reason, answers=int(answers), share=float(share))
-        for channel, tier, reason, answers, share in rows.itertuples(index=False, name=None)
-    ]
+        for channel, tier, reason, answers, share in ordered[columns].itertuples(index=False, name=None)
+    )
+
+
+def _on_default(current: Stretch | None) -> OnDefault | None:
+    return OnDefault(since=current.since, nights=current.nights, share=current.share) if current else None
 
 
 # -- the question and its answer ----------------------------------------------------------------------
@@ -248,16 +265,37 @@ def subject(model: str, since: date, opened: date) -> str:
 def report(rails: Rails, spec: Spec, as_of: datetime | None = None) -> FallbackReport:
     """Who answered on the newest night audited until `as_of`, and the model's tasks. None: the newest night of all."""
     newest = _newest(rails, spec.name, night_closing(as_of) if as_of else None)
-    audit_after = clock.format_duration(spec.fallback.audit_after)
+    if newest is None:
+        return _report(rails, spec, AuditedFigures())
+    at = clock.midnight(newest)
+    on_default = _on_default(stretch(_as_far_as_it_goes(rails, spec, at)))
+    audited = AuditedFigures(audited=newest, shares=tuple(shares(rails, spec, at)), on_default=on_default)
+    return _report(rails, spec, audited)
+
+
+def recorded(rails: Rails, spec: Spec, night: date, kept: AuditedFigures | None) -> FallbackReport:
+    """The same as of a night, as the ledger alone has it. `kept`: what the audit of the newest night had in hand; of an
+    older night, of which nothing is kept, who answered is not known any more."""
+    run = rails.ledger.last_stage_run(FallbackAuditSummary, spec.name, night + timedelta(days=1))
+    if run is None:
+        return _report(rails, spec, AuditedFigures())
+    if kept is not None and kept.audited == run.night:
+        return _report(rails, spec, kept)
+    since = run.summary.on_default_since
+    current = OnDefault(since=since, nights=(run.night - since).days + 1, share=run.summary.share) if since else None
+    return _report(rails, spec, AuditedFigures(audited=run.night, on_default=current))
+
+
+def _report(rails: Rails, spec: Spec, audited: AuditedFigures) -> FallbackReport:
+    """With the model's tasks as they stood after the audited night."""
+    audit_after, newest = clock.format_duration(spec.fallback.audit_after), audited.audited
     if newest is None:
         return FallbackReport(model=spec.name, night=None, audit_after=audit_after)
-    at = clock.midnight(newest)
-    current = stretch(_as_far_as_it_goes(rails, spec, at))
     return FallbackReport(
         model=spec.name,
         night=newest,
-        shares=tuple(shares(rails, spec, at)),
-        on_default=OnDefault(since=current.since, nights=current.nights, share=current.share) if current else None,
+        shares=audited.shares,
+        on_default=audited.on_default,
         audit_after=audit_after,
         tasks=tuple(
             _task_report(entry, newest) for entry in rails.ledger.default_tasks(spec.name) if entry.opened <= newest

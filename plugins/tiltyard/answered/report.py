@@ -84,6 +84,18 @@ class OnDefault(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditedFigures(Record):
+    """What an audit has in hand of a night, kept for the pages."""
+
+    audited: date | None = None
+    """The night; None where none was audited."""
+    shares: tuple[TierShare, ...] = ()
+    """Who answered on it."""
+    on_default: OnDefault | None = None
+    """The stretch on the safe default; None when the model is not on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DefaultFacts(Record):
     """What a task says of the night it was opened on."""
 

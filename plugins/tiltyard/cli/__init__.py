@@ -1,8 +1,8 @@
 """The command line: `tiltyard COMMAND`. The same functions as the DAG tasks, one command a stage.
 
-`entry` is where it begins and where every error ends; `options` and `output` are what the commands share. Then one
-module per group of commands, in the order of `tiltyard --help`: `lifecycle`, `looking`, `new`, `data`, `stages`,
-`portfolio`, `operating`, `alerts`, `past`, `leakage`, `serving`, `online`.
+`entry` is where it begins and where every error ends; `options`, `output` and `narrow` are what the commands share.
+Then one module per group of commands, in the order of `tiltyard --help`: `lifecycle`, `looking`, `opening`, `new`,
+`data`, `stages`, `portfolio`, `nights`, `operating`, `costs`, `alerts`, `past`, `leakage`, `serving`, `online`.
 
 Every command but `serve` takes `--json`. Errors are one sentence: exit 2 for bad input, 1 for a failed check.
 

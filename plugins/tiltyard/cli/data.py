@@ -89,6 +89,7 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
     settings, night = Settings(), options.night(as_of)
     chosen = _chosen(settings, source)
     with options.opened(sources=chosen) as opened:
+        landed.require_possible(opened, chosen, night)
         result = stage.ingest(opened, night, chosen)
     emit(result, as_json)
     for name, summary in result.items():
@@ -107,11 +108,36 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
     refused = [f"{file.file}: {file.reason}" for summary in result.values() for file in summary.quarantined]
     if refused:
         failed(
-            f"{counted(len(refused), 'file')} went to quarantine, {listed(refused, '; ')}. Mend them in "
-            f"{settings.quarantine} or mend the contract, put them back into the landing zone, and run this again."
+            f"{counted(len(refused), 'file')} went to quarantine, {listed(refused, '; ')}. Mend each in "
+            f"{settings.quarantine} and run tiltyard replace SOURCE FILE, or mend the contract; then run this again."
         )
     if away or aside:
         raise typer.Exit(1)
+
+
+@commands.command(
+    rich_help_panel=PANEL,
+    epilog="Example: tiltyard replace payment ~/mended/2025-05-29.csv --reason 'the export was cut off'",
+)
+def replace(
+    source: Annotated[str, typer.Argument(help="The source.", metavar="SOURCE")],
+    file: Annotated[Path, typer.Argument(help="The mended delivery, called like the one it replaces.", metavar="FILE")],
+    reason: Annotated[str, typer.Option(help="Why; kept with your name.")],
+    table: Annotated[
+        str | None, typer.Option(help="Table of the source, where its folder does not tell.", metavar="NAME")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take a mended delivery in place of the one of its name, whether that lies in quarantine or has landed. Its rows
+    are exchanged at once, what is made of them is made anew by the next night, and the file that was wrong is kept."""
+    from tiltyard import rails
+    from tiltyard.prepare import replacing
+    from tiltyard.upkeep import holds
+
+    with rails.opened(Settings()) as opened:
+        standing = [f"the hold {hold.id} ({hold.reason})." for hold in holds.open_ones(opened)]
+        result = replacing.replace(opened, source, file, table=table, by=options.user(), reason=reason, holds=standing)
+    emit(result, as_json, lambda: say(replacing.summary(result)))
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard features --as-of 2016-04-02")
@@ -140,7 +166,7 @@ def features(
         return
     with options.opened(sources=chosen) as opened:
         stage.require_tables(opened.settings, rebuild or ())
-        landed.require_near(opened, chosen, night)
+        landed.require_possible(opened, chosen, night)
         built = stage.build_night(opened, night, chosen, rebuild=rebuild or ())
         online_features = fill.fill_night(opened, night)
     document = built.to_json() | {"online": online_features.to_json()}
@@ -165,7 +191,7 @@ def _features_at(hour: datetime, source: str | None, as_json: bool) -> None:
         chosen = [source] if source else list(hourly.sources(opened.settings))
         if not chosen:
             raise BadInput(f"No active model is hourly; name a night, like --as-of {clock.night_of(hour)}.")
-        landed.require_near(opened, chosen, hour)
+        landed.require_possible(opened, chosen, hour)
         done = {name: hourly.build_hour(opened, name, hour) for name in chosen}
         filled = fill.fill_night(opened, hour)
     document = {"hour": hour.isoformat(), "sources": {name: each.to_json() for name, each in done.items()}}

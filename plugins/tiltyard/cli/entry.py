@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -14,18 +15,22 @@ import tiltyard
 from tiltyard import release
 from tiltyard.cli import (
     alerts,
+    costs,
     data,
     leakage,
     lifecycle,
     looking,
     new,
+    nights,
     online,
+    opening,
     operating,
     past,
     portfolio,
     serving,
     stages,
 )
+from tiltyard.cli.narrow import fit
 from tiltyard.cli.output import caution, err, print_error
 from tiltyard.errors import TiltyardError
 from tiltyard.settings import NO_TELEMETRY, Settings, unknown_variables
@@ -37,7 +42,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for group in (lifecycle, looking, new, data, stages, portfolio, operating, alerts, past, leakage, serving, online):
+for group in (
+    lifecycle, looking, opening, new, data, stages, portfolio, nights, operating, costs, alerts, past, leakage, serving,
+    online,
+):  # fmt: skip
     app.add_typer(group.commands)
 
 
@@ -79,6 +87,7 @@ def _look_at_settings() -> None:
 def main() -> None:
     """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
     os.environ.update(NO_TELEMETRY)
+    fit(app, shutil.get_terminal_size().columns)
     try:
         code = app(
             prog_name="tiltyard", standalone_mode=False

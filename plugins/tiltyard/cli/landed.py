@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
@@ -12,9 +12,6 @@ from tiltyard.settings import Settings
 if TYPE_CHECKING:
     from tiltyard.edge.document import NoNight
     from tiltyard.rails import Rails
-
-AHEAD = timedelta(days=30)
-"""How far after the newest delivery no night is meant: after a week of silence every table is held as it is."""
 
 
 def require(rails: "Rails", sources: Sequence[str]) -> None:
@@ -39,21 +36,11 @@ def nothing(rails: "Rails", sources: Sequence[str]) -> str | None:
     )
 
 
-def require_near(rails: "Rails", sources: Sequence[str], *nights: datetime) -> None:
-    """Raises BadInput for a night that lies AHEAD or more after the newest delivery of all of these sources. It would
-    find every table too old and hold it, and every night up to it with it, until it is done again with data."""
-    from tiltyard.prepare import contracts, ingest
+def require_possible(rails: "Rails", sources: Sequence[str], *nights: datetime) -> None:
+    """Raises BadInput for a night that none of these sources can have (prepare/possible.py)."""
+    from tiltyard.prepare import possible
 
-    newest = max((day for source in sources if (day := ingest.newest_here(rails, source))), default=None)
-    night = max(nights)
-    if newest is None or any(contracts.fetches(rails.settings, source) for source in sources):
-        return  # what is newer may be fetched
-    after = clock.midnight(newest) + timedelta(days=1)
-    if night - after >= AHEAD:
-        raise BadInput(
-            f"The night of {night:%Y-%m-%d} lies {(night - after).days} days after the newest delivery of "
-            f"{', '.join(sources)}, which is that of {newest}; name one that has data, like --as-of {after:%Y-%m-%d}."
-        )
+    possible.require(rails, sources, clock.now(), *nights)
 
 
 def first_step(rails: "Rails", document: "NoNight", source: str) -> "NoNight":

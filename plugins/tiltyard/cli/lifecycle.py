@@ -68,7 +68,7 @@ def start(
     if nights:
         with rails.opened(settings) as opened:
             landed.require(opened, settings.sources)
-            landed.require_near(opened, settings.sources, *nights)
+            landed.require_possible(opened, settings.sources, *nights)
     with progress(as_json) as step:
         result = starting.start(settings, nights, step, caution)
     emit(result, as_json, lambda: say(starting.summary(result)))

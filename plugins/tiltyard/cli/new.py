@@ -44,7 +44,7 @@ def source(
             help="An export (CSV, JSON lines or Parquet), as a path or an http(s) or s3:// address; several files of "
             "one header are one export; or where rows are "
             "to be fetched from: files like 's3://bucket/visits/*.csv', or a table of a database like "
-            "'postgresql://reader@host/shop#web.visit'.",
+            "'postgresql://host/shop#visit'.",
             metavar="FILE...|URL",
         ),
     ],

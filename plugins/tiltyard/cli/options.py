@@ -66,8 +66,8 @@ def instant(text: str | None) -> datetime | None:
 
 def asked_night(text: str | None) -> datetime | None:
     """The `as_of` of the night that an option names; None where it was left out. Raises BadInput for what is no
-    midnight."""
-    return clock.parse_night(text) if text else None
+    midnight, and for one that is still to come."""
+    return _closed(clock.parse_night(text)) if text else None
 
 
 def night(text: str | None) -> datetime:
@@ -79,7 +79,11 @@ def night(text: str | None) -> datetime:
 def hour(text: str | None) -> datetime:
     """The `as_of` of the night or the hour that an option names; without one the last midnight, UTC. Raises BadInput
     for what is neither."""
-    return clock.parse_hour(text) if text else clock.midnight(clock.now().date())
+    return _closed(clock.parse_hour(text)) if text else clock.midnight(clock.now().date())
+
+
+def _closed(as_of: datetime) -> datetime:
+    return clock.require_closed(as_of, clock.now())
 
 
 def spec(name: str) -> specs.Spec:

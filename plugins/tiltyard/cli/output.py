@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +21,8 @@ from tiltyard.records import Record
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
 
+_LABEL = re.compile(r" *(?:\S+ {2,})?")
+"""What a line begins with, before its text: spaces, and a name with more of them."""
 Step = Callable[[str, float | None], None]
 """Takes the label of a step and the share of the work that is done, in [0, 1]; None where it is not known."""
 
@@ -34,8 +38,8 @@ def emit(result: object, as_json: bool, text: Callable[[], object] | None = None
 
 
 def say(text: str) -> None:
-    """Print lines for a person as they are, unwrapped."""
-    out.print(plain(text), soft_wrap=True)
+    """Print lines for a person: as they are into a pipe, and on a terminal broken between words."""
+    out.print(plain(_fitted(text, out)), soft_wrap=True)
 
 
 def write_bytes(content: bytes) -> None:
@@ -48,8 +52,8 @@ def write_bytes(content: bytes) -> None:
 
 
 def print_error(sentence: str) -> None:
-    """The one place that prints an error. A pipe gets it as one line: at a width, rich breaks a long path in two."""
-    err.print(f"[bold red]error[/] {plain(sentence)}", soft_wrap=not sys.stderr.isatty())
+    """The one place that prints an error. A pipe gets it as one line."""
+    err.print(f"[bold red]error[/] {plain(_fitted(f'error {sentence}', err))[6:]}", soft_wrap=True)
 
 
 def failed(sentence: str) -> NoReturn:
@@ -61,12 +65,28 @@ def failed(sentence: str) -> NoReturn:
 
 def warn(sentence: str) -> None:
     """Say on stderr what is waited for."""
-    err.print(f"[yellow]waiting[/] {plain(sentence)}")
+    err.print(f"[yellow]waiting[/] {plain(_fitted(f'waiting {sentence}', err))[8:]}", soft_wrap=True)
 
 
 def caution(sentence: str) -> None:
     """Say on stderr what is not an error and still not as somebody may think."""
-    err.print(f"[yellow]warning[/] {plain(sentence)}", soft_wrap=not sys.stderr.isatty())
+    err.print(f"[yellow]warning[/] {plain(_fitted(f'warning {sentence}', err))[8:]}", soft_wrap=True)
+
+
+def _fitted(text: str, console: Console) -> str:
+    """Lines that fit into a terminal, broken between words and indented as their text begins: no word, name or path is
+    broken in two. For anything else than a terminal as they are."""
+    if not console.is_terminal:
+        return text
+    lines = []
+    for line in text.splitlines():
+        label = _LABEL.match(line)
+        indent = " " * min(len(label[0]) if label else 0, console.width // 3)
+        lines += textwrap.wrap(
+            line, max(console.width, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
+            replace_whitespace=False, drop_whitespace=True,
+        ) or [""]  # fmt: skip
+    return "\n".join(lines)
 
 
 def plain(text: str) -> str:
@@ -75,14 +95,23 @@ def plain(text: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print rows that have the same fields, one column a field."""
+    """Print rows that have the same fields, one column a field; where they are too wide for that, one line a field, so
+    that no name is cut off."""
+    from rich.cells import cell_len
     from rich.table import Table
 
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    names = [*rows[0]] if rows else []
+    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
+    if sum(widths) + 2 * len(widths) > out.width:
+        for row in rows:
+            _print_fields([{name: value for name, value in row.items() if value != ""}])
+        return
     grid = Table(box=None, header_style="bold")
-    for column in rows[0] if rows else ():
-        grid.add_column(column)
-    for row in rows:
-        grid.add_row(*(_cell(value) for value in row.values()))
+    for name in names:
+        grid.add_column(name, no_wrap=True)
+    for line in cells:
+        grid.add_row(*line)
     out.print(grid)
 
 

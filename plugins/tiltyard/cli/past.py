@@ -77,7 +77,7 @@ def hindcast(
         return
     sources = _sources(Settings(), model)
     with options.opened(sources=sources) as opened, progress(as_json) as step:
-        landed.require_near(opened, sources, begin, end)
+        landed.require_possible(opened, sources, begin, end)
         chosen = _chosen(opened.settings, model)
         own = _of_their_sources(opened, chosen) if model else opened
         result = loop.hindcast(own, chosen, begin, end, approve=assumed, render=render, progress=step, jobs=jobs)

@@ -46,11 +46,14 @@ commands.add_typer(
 def govern(as_of: AsOf = None, as_json: Json = False) -> None:
     """Decide on the findings of all models of a night: which retrain, which wait, what is one incident upstream."""
     from tiltyard import rails
+    from tiltyard.cli import landed
     from tiltyard.edge import describe
     from tiltyard.govern import grants
 
+    night = options.night(as_of)
     with rails.opened() as opened:
-        result = grants.govern_night(opened, options.night(as_of))
+        landed.require_possible(opened, opened.settings.sources, night)
+        result = grants.govern_night(opened, night)
     emit(result, as_json, lambda: say(describe.governed(result)))
 
 
@@ -148,10 +151,12 @@ def audit_answers(model: Model, as_of: AsOf = None, as_json: Json = False) -> No
     """Count a night's answers, and open or close the model's task: what the DAG fallback_audit does every night."""
     from tiltyard import rails
     from tiltyard.answered import fallback_audit
+    from tiltyard.cli import landed
 
-    spec = options.spec(model)
+    spec, night = options.spec(model), options.night(as_of)
     with rails.opened() as opened:
-        result = fallback_audit.audit_night(opened, spec, options.night(as_of))
+        landed.require_possible(opened, [spec.source], night)
+        result = fallback_audit.audit_night(opened, spec, night)
     emit(result, as_json)
 
 

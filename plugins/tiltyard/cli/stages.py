@@ -32,11 +32,13 @@ def train(
 ) -> None:
     """Train a champion-to-be and its light twin on matured labels; register it as a challenger. Where the rows cannot
     carry a model no version is made, and the reason is told (exit 1)."""
+    from tiltyard.cli import landed
     from tiltyard.train import training
 
     night, reasons = options.night(as_of), tuple(reason or ("asked by hand",))
     with options.opened() as opened:
         spec = find(opened.settings.models, model)
+        landed.require_possible(opened, [spec.source], night)
         opened.ledger.require_unplayed([model])
         result = training.train(opened, spec, night, requested_by=options.user(), reasons=reasons, trials=trials)
     emit(result, as_json)

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx
 
+from tiltyard import clock
 from tiltyard.edge.airflow_settings import USER, address, local_address, password
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.records import JsonObject, Record
@@ -143,6 +144,28 @@ class Airflow:
             if logical_date and run.logical_date == logical_date:
                 return run.dag_run_id
         raise Unavailable(f"Airflow took no new run of {dag_id}: {answer.text}")
+
+    def trigger_night(self, dag_id: str, as_of: datetime) -> str:
+        """Start the run of a night and return its id. It is called after the night, says it in its note, has its
+        interval and stands on its day in Airflow's calendar; one more run of a night that has one is called after it,
+        too."""
+        night = clock.night_closing(as_of)
+        begin, end = clock.interval(as_of)
+        named: JsonObject = {"conf": {"as_of": str(night)}, "note": f"The night of {night}"}
+        interval: JsonObject = {
+            name: moment.isoformat()
+            for name, moment in (
+                ("logical_date", begin),
+                ("data_interval_start", begin),
+                ("data_interval_end", end),
+            )
+        }
+        path = f"/api/v2/dags/{dag_id}/dagRuns"
+        answer = self.call("POST", path, json={**named, **interval, "dag_run_id": f"night_{night}"}, allow=(409,))
+        if answer.status_code == 409:
+            again = f"night_{night}__{clock.now():%Y-%m-%dT%H:%M:%S.%f}"
+            answer = self.call("POST", path, json={**named, "logical_date": None, "dag_run_id": again})
+        return str(answer.json()["dag_run_id"])
 
     def runs(self, dag_id: str) -> list[Run]:
         """The DAG's runs, newest first."""

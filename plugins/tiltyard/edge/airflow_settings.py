@@ -77,6 +77,9 @@ def airflow_env(settings: Settings) -> dict[str, str]:
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(PARSED_AGAIN_S),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(logs / "dag_processor"),
+        # Sends nothing unless a transport is set, as in AIRFLOW__OPENLINEAGE__TRANSPORT or OPENLINEAGE_URL.
+        "AIRFLOW__OPENLINEAGE__NAMESPACE": "tiltyard",
+        "AIRFLOW__OPENLINEAGE__EXTRACTORS": "tiltyard.edge.lineage_events.StageExtractor",
         **tiltyard_env(settings),
         **NO_TELEMETRY,
     }

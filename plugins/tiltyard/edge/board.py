@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Final, Literal
 
 from tiltyard import clock, operating
+from tiltyard.chronicle import NightLoss
 from tiltyard.edge import open_forms
 from tiltyard.govern import standing
 from tiltyard.judge.best import best_of
@@ -219,7 +220,8 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         for spec in specs
         if (nights := [own[spec.name] for own in attempted.values() if spec.name in own])
     }
-    lately = {name: night - timedelta(days=LOSSES - 1) for name, night in anchors.items()}
+    lately = {name: night - timedelta(days=NIGHTS - 1) for name, night in anchors.items()}
+    drawn = {name: night - timedelta(days=LOSSES - 1) for name, night in anchors.items()}
     problems: dict[str, str] = {}
     operations = ledger.operations.of(names)
     at_work = [spec for spec in specs if operating.standing(operations[spec.name]).retired is None]
@@ -234,6 +236,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         shadow=_runs(ledger, ShadowSummary, lately, problems),
         drift=_runs(ledger, DriftSummary, attempted["drift"], problems),
         promotion=_runs(ledger, PromotionSummary, attempted["promotion"], problems),
+        losses=ledger.chronicle.losses(drawn),
         changes=ledger.changes_of(names),
         challengers={
             name: roles.challengers
@@ -317,7 +320,8 @@ def _ends(
     rails: Rails, specs: Sequence[Spec], anchors: Mapping[str, date], of_source: Mapping[str, date]
 ) -> dict[str, tuple[tuple[date, Status | Literal[""]], ...]]:
     """Model → its last nights with the worst end of its stages and tables, the newest of its source's the last. A table
-    that was not good on a night was stopped, or had failed, whatever the stages made of it."""
+    that was not good on a night was stopped, or had failed, whatever the stages made of it. That its source was stopped
+    for a table which a model does not stand on is no trouble of that model's."""
     newest = {spec.name: max(anchors[spec.name], of_source.get(spec.source, anchors[spec.name]))
               for spec in specs if spec.name in anchors}  # fmt: skip
     ends = {}
@@ -334,6 +338,7 @@ def _ends(
         first = min(newest.values()) - timedelta(days=NIGHTS - 1)
         held = {(state.table, state.night): state.state
                 for state in rails.ledger.unpublished_states(first, max(newest.values()))}  # fmt: skip
+    tables = {source: _tables_of(rails, specs, source, held) for source in {spec.source for spec in specs}}
     shown: dict[str, tuple[tuple[date, Status | Literal[""]], ...]] = {}
     for spec in specs:
         if spec.name not in newest:
@@ -341,14 +346,27 @@ def _ends(
         nights = [newest[spec.name] - timedelta(days=back) for back in reversed(range(NIGHTS))]
         of_night: list[tuple[date, Status | Literal[""]]] = []
         for night in nights:
-            own = [of.get(recorded_as(stage, spec.name, spec.source), {}).get(night) for stage, of in ends.items()]
-            if any(own):
-                words: list[Status | Literal[""]] = [end.status if end else "" for end in own]
+            own = {
+                stage: of.get(recorded_as(stage, spec.name, spec.source), {}).get(night) for stage, of in ends.items()
+            }
+            if any(own.values()):
+                words: list[Status | Literal[""]] = [end.status if end else "" for end in own.values()]
+                if words[0] == "stopped" and any((table, night) in held for table in tables[spec.source]):
+                    words[0] = "done"  # the tables say for whom
                 of_tables = [held[table, night] for table in spec.tables if (table, night) in held]
                 words += ["failed" if state == "failed" else "stopped" for state in of_tables]
                 of_night.append((night, min(words, key=lambda word: _BAD.get(word, 1))))
         shown[spec.name] = tuple(of_night)
     return shown
+
+
+def _tables_of(
+    rails: Rails, specs: Sequence[Spec], source: str, held: Mapping[tuple[str, date], str]
+) -> frozenset[str]:
+    """The tables of a source: what it delivers, what is staged of that, and what its models read."""
+    own = {table for spec in specs if spec.source == source for table in spec.tables}
+    own |= {table for table, _ in held if table.startswith(f"stg_{source}__")}
+    return frozenset(own | {*contracts.raw_tables(rails.settings, source)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,6 +382,7 @@ class _Facts:
     shadow: Mapping[str, Sequence[StageRun[ShadowSummary]]]
     drift: Mapping[str, Sequence[StageRun[DriftSummary]]]
     promotion: Mapping[str, Sequence[StageRun[PromotionSummary]]]
+    losses: Mapping[str, Sequence[NightLoss]]
     changes: Mapping[str, Sequence[ChampionChange]]
     challengers: Mapping[str, Sequence[int]]
     ends: Mapping[str, tuple[tuple[date, Status | Literal[""]], ...]]
@@ -400,7 +419,7 @@ class _Facts:
             since=change.night if change else None,
             challengers=tuple(self.challengers.get(spec.name, ())),
             measure=spec.target.measure,
-            losses=tuple(_loss(run, spec) for run in shadow if run.status == "done"),
+            losses=tuple(_loss(night, spec) for night in self.losses.get(spec.name, ())),
             gate="promote" if proposed else judged.summary.verdict if judged else None,
             gate_reason=next(iter(proposed[0].reasons if proposed else judged.summary.reasons if judged else ()), None),
             held=operating.in_words(hold) if hold else None,
@@ -536,7 +555,7 @@ class _Facts:
         read = source_of.keys() | self.upstream(specs)
         asked += [
             Asked(kind="table", subject=name, reason=state.reason or state.state, since=state.since,
-                  link=f"/dags/{source_of[name]}__features" if name in source_of else "/tiltyard/reports/data_docs/",
+                  link=f"/dags/{source_of[name]}__features" if name in source_of else "/tiltyard/reports/checks/",
                   models=self.readers(specs, name))
             for name, state in sorted(self.states.items())
             if not self.good(name) and state.cause in (None, name) and name in read
@@ -544,7 +563,7 @@ class _Facts:
         asked += [
             Asked(kind="incident", subject=incident.node,
                   reason=f"{incident.kind.replace('_', ' ')}: {incident.reason}",
-                  since=incident.since, link="/dags/governor", models=incident.models)
+                  since=incident.since, link=f"/tiltyard/incidents/{incident.node}", models=incident.models)
             for incident in self.incidents if not incident.closing and incident.node not in self.states
         ]  # fmt: skip
         accepted = self.rails.ledger.release()
@@ -556,8 +575,9 @@ class _Facts:
         for name in sorted({spec.source for spec in specs}):
             night = self.of_source.get(name)
             asked += [
-                Asked(kind="quarantined", subject=file.file, reason=file.reason, since=file.night,
-                      link=f"/dags/{name}__features",
+                Asked(kind="quarantined", subject=file.file, since=file.night,
+                      reason=f"{file.reason.rstrip('.')}. Mend it, and run tiltyard replace {name} FILE",
+                      link=f"/tiltyard/sources/{name}#quarantine",
                       models=tuple(spec.name for spec in specs if spec.source == name))
                 for file in (ingest.quarantined(self.rails, name, night) if night else ())
             ]  # fmt: skip
@@ -611,10 +631,7 @@ class _Facts:
     @cached_property
     def feeding(self) -> Feeding | None:
         """Which table stands on which; None before dbt has built anything."""
-        try:
-            return Feeding.of_every_source(self.rails.settings)
-        except OSError:
-            return None
+        return Feeding.as_built(self.rails.settings)
 
     def upstream(self, specs: Sequence[Spec]) -> set[str]:
         """The tables that lie before those that the models read, of their sources."""
@@ -623,11 +640,9 @@ class _Facts:
         return raw | {name for name in self.states if name.startswith(tuple(f"stg_{source}__" for source in sources))}
 
 
-def _loss(run: StageRun[ShadowSummary], spec: Spec) -> MeasuredLoss:
+def _loss(night: NightLoss, spec: Spec) -> MeasuredLoss:
     """What a night measured of the version that was champion then."""
-    champion = next((figures for figures in run.summary.metrics.values() if figures.role == "champion"), None)
-    return MeasuredLoss(
-        night=run.night,
-        champion=champion.figure(spec.target.measure) if champion else None,
-        safe_default=run.summary.default_loss,
-    )
+    more, own = night.champion.get("more"), night.champion.get(spec.target.measure)
+    value = more.get(spec.target.measure) if own is None and isinstance(more, dict) else own
+    loss = float(value) if isinstance(value, int | float) else None
+    return MeasuredLoss(night=night.night, champion=loss, safe_default=night.safe_default)

@@ -20,7 +20,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import task
 
 from tiltyard import clock
-from tiltyard.edge import due, limits, nights, task_run
+from tiltyard.edge import due, limits, metering, nights, task_run
 from tiltyard.edge.assets import announced_through, portfolio_asset
 from tiltyard.edge.due import Lot
 from tiltyard.errors import BadInput, CheckFailed, OutOfTime
@@ -153,16 +153,18 @@ class Chunks:
                 self._work(rails, of_name[name], part)
             except Exception as error:  # whatever it is, it is this model's; the ledger knows that it is not done
                 log.exception("%s of %s failed; the others go on.", self.stage, name)
-                failed[name] = f"{type(error).__name__}: {error}"[:500]
+                failed[name] = f"{type(error).__name__}: {error}"[:2000]
         if len(part.models) > 1:  # each has shown a page of its own
-            task_run.show(f"{self.stage}/", rails.settings)
+            task_run.show_portfolio()
         return failed
 
     def _work(self, rails: "Rails", spec: Spec, own: Lot) -> None:
         log.info("%s of %s: %s", self.stage, spec.name, ", ".join(map(str, own.models[spec.name])))
+        days = own.models[spec.name]
+        task_run.show_model(spec.name)
         try:
-            with limits.within(rails, self.stage, spec):
-                self.work(rails, spec, [clock.midnight(day) for day in own.models[spec.name]])
+            with metering.meter.span(spec.name, days), limits.within(rails, self.stage, spec):
+                self.work(rails, spec, [clock.midnight(day) for day in days])
         except OutOfTime as error:  # what was interrupted may have said something else, or nothing
             rest = self._left(rails, own.part([spec.name]))
             self._record_failed(rails, rest, str(error))

@@ -15,12 +15,15 @@ from tiltyard.records import (
     DeliverySummary,
     DriftSummary,
     Embargo,
+    EstimatedVersion,
     FeaturesSummary,
     FeatureValue,
     FilledFeature,
+    Freshness,
     GovernorAction,
     Instant,
     JsonObject,
+    MeasuredVersion,
     OpenIncident,
     Operation,
     PopularItem,
@@ -30,7 +33,6 @@ from tiltyard.records import (
     ReplaySummary,
     Status,
     TableState,
-    VersionFigures,
 )
 from tiltyard.records.base import describe, unless_empty
 from tiltyard.release import Difference
@@ -47,44 +49,6 @@ class ServedBy(Record):
     """Number of answers."""
     example: str
     """A request_id of one of them, for `tiltyard explain`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredVersion(VersionFigures):
-    """How good one version was on matured truth, with the figures that are shown and not compared."""
-
-    log_loss: float | None = None
-    """Log loss, in nats; None where nothing has matured, and of a number."""
-    positive_rate: float | None = None
-    """Share of positive labels; None where nothing has matured, and of a number."""
-    mean_score: float | None = None
-    """Mean score, in the label's unit; None where nothing has matured, and of a probability."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EstimatedVersion(Record):
-    """What the scores of one version promise of the rows whose truth has not come. Nothing decides on it."""
-
-    role: str
-    """The version's role on the night."""
-    rows: int
-    """Number of rows without truth."""
-    is_calibrated: bool
-    """Whether matured rows corrected the scores."""
-    calibration_rows: int
-    """Number of those rows."""
-    brier: float | None
-    """Estimated Brier score; None where it cannot be estimated, as are all that follow."""
-    brier_low: float | None
-    """Lower end of its 95 % interval."""
-    brier_high: float | None
-    """Upper end of its 95 % interval."""
-    log_loss: float | None
-    """Estimated log loss, in nats."""
-    auc: float | None
-    """Estimated area under the ROC curve."""
-    positive_rate: float | None
-    """Estimated share of positive labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,16 +153,6 @@ class LearnedBounds(Record):
     """Number of labels of the newest training."""
     outside: int
     """Number of those that lay beyond."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Freshness(Record):
-    """How old the newest row of a source's table is."""
-
-    newest: Instant | None
-    """When it became known; None for a table without rows."""
-    age_hours: float | None
-    """Hours from then until the end of the night; None for a table without rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,6 +267,8 @@ class ModelStatus(ModelHead):
     """The most popular items; empty where the model declares no table of them."""
     matured: int
     """Number of rows of matured cohorts that have a label."""
+    matured_since: date | None = None
+    """The first night of those that `matured` counts; None: all there were."""
     immature: int
     """Number of rows whose cohort has not matured."""
     early: int
@@ -321,10 +277,13 @@ class ModelStatus(ModelHead):
     """Number of labels beyond the bounds, counted as the nearer one; None of a yes or no."""
     bounds: LearnedBounds | None = None
     """The bounds of labels that were learned; None where the spec says them, of a yes or no, and before any version."""
+    figures_night: date | None = None
+    """The night that `metrics`, `estimated` and `label_arrival` are of, where the newest has none; None: that of
+    `as_of`."""
     metrics: dict[str, MeasuredVersion]
     """Version, or `safe_default` → how good it was on the night's window of matured cohorts."""
     gate: GateDecision | None
-    """The decision that tells most of the newest judged night; None before the first."""
+    """The decision that the newest judged night acted on; None before the first."""
     promotions: tuple[PromotedVersion, ...]
     """Every promotion, the oldest first."""
     operations: tuple[Operation, ...] = ()

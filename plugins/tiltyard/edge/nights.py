@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from tiltyard import clock
-from tiltyard.edge import hours, task_run
+from tiltyard.edge import hours, log_lines, task_run
 from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject, Record
 from tiltyard.spec import Spec
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RecordT = TypeVar("RecordT", bound=Record)
+BEGUN = "begun"
+"""Under this key the first task of a run of a source's features says which night it is."""
 SWEEP = timedelta(days=7)
 """How far back of the newest finished night a stage looks for nights that no event announced."""
 
@@ -37,7 +39,7 @@ def nights(rails: "Rails", stage: StageName, spec: Spec) -> list[datetime]:
     night that is asked for of a model that a hindcast plays; without one the task is skipped then, and where the model
     is retired.
     """
-    if chosen := task_run.chosen_night():
+    if chosen := chosen_night(rails, [spec.source]):
         rails.ledger.require_unplayed([spec.name])
         return [chosen]
     if not unplayed(rails, [spec]):
@@ -66,9 +68,44 @@ def unplayed(rails: "Rails", specs: Sequence[Spec]) -> list[Spec]:
     return [spec for spec in specs if spec.name not in played | retired]
 
 
+def chosen_night(rails: "Rails", sources: Sequence[str]) -> datetime | None:
+    """The night that the run's parameter names; None where it was left empty. Raises BadInput for one that none of
+    these sources can have."""
+    from tiltyard.prepare import possible  # with pandas, which a DAG file must not import when it is parsed
+
+    chosen = task_run.chosen_night()
+    if chosen is not None:
+        possible.require(rails, sources, clock.now(), chosen)
+    return chosen
+
+
+def begin(rails: "Rails", source: str) -> datetime:
+    """The one `as_of` of a run of a source's features, and what it is done as of from here on: its parameter; of a run
+    by hand without one the next night that is due, else the night or hour of its interval."""
+    as_of = _asked(rails, source)
+    log.info(
+        "%s: %s.",
+        source,
+        f"the hour {as_of:%Y-%m-%d %H:%M} UTC" if clock.is_hour(as_of) else f"night of {as_of:%Y-%m-%d}",
+    )
+    task_run.hand_on(BEGUN, {"as_of": as_of.isoformat()})
+    return as_of
+
+
 def end_of_run(rails: "Rails", source: str) -> datetime:
-    """The one `as_of` of a run of a source's features: its parameter, else the night or hour of its interval."""
-    return task_run.chosen_night() or hours.as_of(rails, source, *task_run.interval_end())
+    """The `as_of` that the first task of a run of a source's features has begun with."""
+    begun = task_run.handed_on("ingest", BEGUN)
+    return clock.parse_as_of(str(begun["as_of"])) if begun is not None else _asked(rails, source)
+
+
+def _asked(rails: "Rails", source: str) -> datetime:
+    from tiltyard.prepare import possible
+
+    if chosen := chosen_night(rails, [source]):
+        return chosen
+    if task_run.is_by_hand():
+        return possible.next_due(rails, source, clock.now())
+    return hours.as_of(rails, source, *task_run.interval_end())
 
 
 def finished_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:
@@ -106,7 +143,7 @@ def governed_nights(rails: "Rails", specs: Sequence[Spec]) -> list[datetime]:
     """
     from tiltyard.govern import grants  # with pandas, which a DAG file must not import when it is parsed
 
-    if chosen := task_run.chosen_night():
+    if chosen := chosen_night(rails, rails.settings.sources):
         return [chosen]
     specs = unplayed(rails, specs)
     again = set() if task_run.is_first_attempt() else task_run.announced_nights()
@@ -140,6 +177,7 @@ def each_night(
         day = clock.night_closing(as_of)
         try:
             done[day] = work(rails, spec, as_of)
+            log.info("%s, %s: %s", spec.name, day, log_lines.of_night(done[day]))
         except (Unavailable, Fenced):
             raise
         except TiltyardError as error:

@@ -37,10 +37,10 @@ from tiltyard.edge.assets import (
 )
 from tiltyard.edge.chunks import Announce, Chunks, Work
 from tiltyard.edge.explanations import explanation, require_kept
-from tiltyard.edge.nights import each_night, end_of_run, governed_nights, kept, nights, same_nights
+from tiltyard.edge.nights import begin, each_night, end_of_run, governed_nights, kept, nights, same_nights
 from tiltyard.edge.operations import CONFIRMING, confirm
 from tiltyard.edge.operations import ask as ask_for
-from tiltyard.edge.task_run import accepting, announce, fail, linked, looking, night, show, skip, working
+from tiltyard.edge.task_run import accepting, announce, fail, linked, looking, night, skip, working
 from tiltyard.edge.work import (
     JudgedNight,
     announce_evaluations,
@@ -59,6 +59,7 @@ from tiltyard.edge.work import (
     promote,
     publish,
     shadow_model,
+    show_checks,
     tell,
     tidy,
     train,
@@ -72,14 +73,15 @@ from tiltyard.spec import Spec, load_portfolio, read_all
 from tiltyard.stages import IN_CHUNKS, StageName, dag_id
 
 __all__ = [
-    "JudgedNight", "Settled", "accepting", "alerts_schedule", "announce", "announce_evaluations", "announce_findings",
-    "announce_promotions", "answer_hours", "any_feature", "approvals", "arguments", "ask_for", "asks", "audit_alone",
-    "audit_fallback", "check", "confirm", "each_night", "end_of_run", "explanation", "fail", "feature_assets",
-    "governed_nights", "governor_schedule", "grant", "granted_assets", "hourly", "in_chunks", "in_force", "in_short",
-    "judge", "judge_model", "kept", "land", "linked", "look_at_model", "looking", "maintenance_timetable",
-    "model_asset", "night", "nights", "operating_arguments", "per_model", "portfolio", "portfolio_asset", "promote",
-    "publish", "require_kept", "same_nights", "second_person", "settled_assets", "shadow_model", "show", "skip", "tags",
-    "tell", "tidy", "timetable", "train", "transform", "unexplained_assets", "working",
+    "JudgedNight", "Settled", "accepting", "alerts_schedule", "announce", "announce_evaluations",
+    "announce_findings", "announce_promotions", "answer_hours", "any_feature", "approvals", "arguments", "ask_for",
+    "asks", "audit_alone", "audit_fallback", "begin", "check", "confirm", "each_night", "end_of_run", "explanation",
+    "fail", "feature_assets", "governed_nights", "governor_schedule", "grant", "granted_assets", "hourly",
+    "in_chunks", "in_force", "in_short", "judge", "judge_model", "kept", "land", "linked", "look_at_model",
+    "looking", "maintenance_timetable", "model_asset", "night", "nights", "operating_arguments", "per_model",
+    "portfolio", "portfolio_asset", "promote", "publish", "require_kept", "same_nights", "second_person",
+    "settled_assets", "shadow_model", "show_checks", "skip", "tags", "tell", "tidy", "timetable", "train",
+    "transform", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"
@@ -87,8 +89,12 @@ PORTFOLIO_OWNER = "tiltyard"
 FIRST_NIGHT = datetime(2016, 1, 1, tzinfo=UTC)
 """start_date of every DAG; nothing is caught up from it (`catchup` is off)."""
 
-_OWN_NIGHT: dict[StageName, str] = {"features": "the run's own interval.", "lake_maintenance": "the run's own day."}
-"""What an empty parameter stands for, of DAGs that start by a schedule."""
+_OWN_NIGHT: dict[StageName, str] = {
+    "features": "the next one that is due, which is the one after the newest that was done; where a source was never "
+    "brought in, name the first.",
+    "lake_maintenance": "today's.",
+}
+"""What an empty parameter stands for, of DAGs that start by a schedule, where somebody starts them by hand."""
 
 
 def in_force() -> Settings:
@@ -131,6 +137,7 @@ def arguments(
             "owner": spec.owner if spec else PORTFOLIO_OWNER,
             "retries": 2,
             "retry_delay": timedelta(seconds=10),
+            "show_return_value_in_logs": False,  # what a task came to stands in its log as sentences
         },
         "params": _params(stage, spec),
     }
@@ -143,8 +150,8 @@ def _params(stage: StageName, spec: Spec | None) -> dict[str, Param]:
         type=["null", "string"],
         format="date",
         title="Night (as_of)",
-        description="The night that closed at this day's midnight UTC. Empty: "
-        + _OWN_NIGHT.get(stage, "whatever is waiting."),
+        description="The night that closed at this day's midnight UTC. The logical date above says nothing of it. "
+        f"Empty: {_OWN_NIGHT.get(stage, 'whatever is waiting.')}",
     )
     if stage == "alerts":
         return {}

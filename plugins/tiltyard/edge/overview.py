@@ -1,29 +1,145 @@
-"""What the pages in Airflow show: the portfolio at a glance, and of a model its document, nights, pictures, events."""
+"""What the pages in Airflow show: the portfolio at a glance, and of a model the part of its page that is asked for.
 
-from dataclasses import dataclass
+All of it is read from the ledger and from the texts in force; nothing opens the lake. What is wrong with one model, or
+with one part of its page, is a sentence in its place.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from typing import Final, Literal, TypeVar, get_args
+from urllib.parse import urlencode
 
 from tiltyard import clock, release
 from tiltyard import rails as rails_module
-from tiltyard.answered import delivery
-from tiltyard.edge import status
-from tiltyard.edge.board import Board
-from tiltyard.edge.board import read as board_of
+from tiltyard.chronicle import lately
+from tiltyard.edge import board as boards
+from tiltyard.edge import (
+    comparing,
+    cost_page,
+    course,
+    feature_rows,
+    incident_page,
+    night_metrics,
+    night_page,
+    recorded,
+    source_page,
+    timeline,
+)
+from tiltyard.edge.board import Asked, Board, ModelRow
+from tiltyard.edge.comparing import Comparison, VersionRow
+from tiltyard.edge.cost_page import CostPage
+from tiltyard.edge.course import CoursePoint
 from tiltyard.edge.document import Document, ModelStatus
+from tiltyard.edge.feature_rows import FeatureRows
+from tiltyard.edge.incident_page import IncidentPage, Incidents
+from tiltyard.edge.night_page import NightHead, NightPage
 from tiltyard.edge.reports import find_report
+from tiltyard.edge.source_page import SourcePage
+from tiltyard.edge.timeline import InService, Timeline
+from tiltyard.errors import TiltyardError
 from tiltyard.rails import Rails
-from tiltyard.records import Event
+from tiltyard.records import DriftSummary, StageRun
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
-from tiltyard.stages import NIGHTLY, StageName, dag_of, recorded_as
+from tiltyard.stages import NIGHTLY, OF_PORTFOLIO, PER_MODEL, StageName, dag_id, dag_of, recorded_as
 
-SHOWN: tuple[StageName, ...] = ("features", *NIGHTLY)
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SHOWN: Final[tuple[StageName, ...]] = ("features", *NIGHTLY, "fallback_audit")
 """The stages that a model's nights are shown by."""
-NIGHTS = 7
-"""Number of nights that are shown."""
-EVENTS = 5
-"""Number of events that are shown."""
+NIGHTS = 28
+"""Nights a page of them."""
+ALARMS = 30
+"""Nights of drift that are shown."""
+Part = Literal["now", "decisions", "versions", "drift", "data", "nights", "card"]
+PARTS: Final[tuple[Part, ...]] = get_args(Part)
+"""The parts of a model's page, in their order."""
+
+
+@dataclass(frozen=True)
+class ModelQuery:
+    """What of a model's page somebody asks to see, as it stands in the address; empty: how it stands now."""
+
+    part: Part = "now"
+    night: date | None = None
+    """The night as of which it is shown; None: the newest."""
+    page: int = 1
+    """Of decisions, from 1."""
+    compare: tuple[int, ...] = ()
+    """The versions to hold against each other."""
+    on: date | None = None
+    """The day of which it is asked who was in service."""
+    until: date | None = None
+    """The newest night of those that are listed; None: of all."""
+    wrong: str | None = None
+    """What of the address is no date, as a sentence."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, str], compare: Collection[str] = ()) -> "ModelQuery":
+        """From the parameters of an address; `compare`: every value of that name. What is no part is the first."""
+        part, page = values.get("part", ""), values.get("page", "")
+        dates: dict[str, date | None] = {}
+        wrong = None
+        for name in ("night", "on", "until"):
+            text = values.get(name, "").strip()[:40]
+            try:
+                dates[name] = date.fromisoformat(text) if text else None
+            except ValueError:
+                dates[name], wrong = None, f"'{text}' is no day; write it like 2025-05-30."
+        return cls(
+            part=next((known for known in PARTS if known == part), "now"),
+            page=int(page) if page.isdecimal() and 0 < len(page) < 5 and int(page) else 1,
+            compare=comparing.numbers(",".join(compare)),
+            wrong=wrong,
+            **dates,
+        )
+
+    def address(self, **changes: object) -> str:
+        """The same with something else, relative to the model's address. Another part begins at its first page."""
+        values = {**vars(replace(self, page=1, on=None, until=None, compare=())), **changes}
+        if changes.get("part", self.part) == "now":
+            values["part"] = None
+        shown = {name: value for name, value in values.items() if value not in (None, 1, (), "")}
+        shown.pop("wrong", None)
+        if not shown:
+            return ""
+        return "?" + urlencode(
+            {name: ",".join(map(str, v)) if isinstance(v, tuple) else v for name, v in shown.items()}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftPart:
+    """What there is to see of a model's drift."""
+
+    rows: FeatureRows
+    """Every signal of the night."""
+    nights: tuple[StageRun[DriftSummary], ...]
+    """The last nights that were looked at, the newest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionsPart:
+    """What there is to see of a model's versions."""
+
+    rows: tuple[VersionRow, ...]
+    """Each of them, the newest first."""
+    comparison: Comparison | None
+    """Those that were chosen, side by side; None where none was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardPart:
+    """What was written of a model."""
+
+    card: str | None
+    """Its card.md; None where there is none."""
+    spec: str | None
+    """Its spec.yaml."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,59 +152,281 @@ class Entry:
     """Who owns the model."""
     tier: int
     """The model's tier: 1 for the highest stakes."""
+    source: str
+    """The source that it belongs to."""
     dags: dict[StageName, str]
     """Stage → its DAG."""
+    asked: ModelQuery = ModelQuery()
+    """What somebody asked to see."""
+    row: ModelRow | None = None
+    """How it stands now, as the portfolio has it."""
+    inbox: tuple[Asked, ...] = ()
+    """What of it waits for a person."""
+    newest: date | None = None
+    """Its newest night; None before the first."""
+    beside: tuple[date | None, date | None] = (None, None)
+    """The night before the one that is shown, and the one after it."""
+    missing: str | None = None
+    """Why the night that was asked for cannot be shown, as a sentence; None where it can."""
+    status: Document | None = None
+    """The model's document; None where there is a problem instead."""
+    problem: str | None = None
+    """Why there is no document, or no such part, as a sentence; None where there is one."""
     nights: tuple[tuple[date, dict[StageName, str]], ...] = ()
-    """The newest nights with how each stage ended, empty where it has no record; the newest first."""
+    """Nights with how each stage ended, empty where it has no record; the newest first."""
+    course: tuple[CoursePoint, ...] = ()
+    """What was lost, night by night."""
     plot: Path | None = None
     """Picture of the realized losses; None where none was drawn, as for the next one."""
     arrival: Path | None = None
     """Picture of how labels came."""
     latency: bool = False
     """Whether there is a picture to draw of how late rows came."""
-    events: tuple[Event, ...] = ()
-    """The newest events, the newest last."""
-    status: Document | None = None
-    """The model's document; None where there is a problem instead."""
-    problem: str | None = None
-    """Why there is no document, as a sentence; None where there is one."""
+    decisions: Timeline | None = None
+    """What was decided."""
+    in_service: InService | None = None
+    """Who was in service on the day that was asked about."""
+    versions: VersionsPart | None = None
+    """Its versions."""
+    drift: DriftPart | None = None
+    """Its drift."""
+    features: FeatureRows | None = None
+    """Its features."""
+    card: CardPart | None = None
+    """What was written of it."""
+    paused: tuple[str, ...] = ()
+    """Its DAGs that are paused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glance:
+    """What the page of the portfolio shows."""
+
+    board: Board
+    """Every model."""
+    head: NightHead | None = None
+    """The newest night in numbers; None before the first."""
+    paused: tuple[str, ...] = field(default=())
+    """Our DAGs that are paused."""
 
 
 def board(settings: Settings) -> Board:
     """All models at a glance."""
     settings = release.in_force(settings)
-    with rails_module.opened(settings) as rails:
-        return board_of(rails, portfolio(settings), clock.now())
+    with rails_module.opened(settings, lake_at_once=False) as rails:
+        return boards.read(rails, portfolio(settings), clock.now())
 
 
-def entry(settings: Settings, name: str) -> Entry | None:
+def metrics(settings: Settings) -> bytes:
+    """What Prometheus is told of the nights."""
+    settings = release.in_force(settings)
+    with rails_module.opened(settings, lake_at_once=False) as rails:
+        specs = portfolio(settings)
+        return night_metrics.text(boards.read(rails, specs, clock.now()), night_metrics.beside(rails, specs))
+
+
+def costs(settings: Settings) -> CostPage:
+    """What nights have cost, and which models are worth it."""
+    settings = release.in_force(settings)
+    with rails_module.opened(settings, lake_at_once=False) as rails:
+        return cost_page.read(rails, portfolio(settings))
+
+
+def glance(settings: Settings, paused: Collection[str] = ()) -> Glance:
+    """The same, with its newest night in numbers. `paused`: Airflow's DAGs that are."""
+    settings = release.in_force(settings)
+    with rails_module.opened(settings, lake_at_once=False) as rails:
+        specs = portfolio(settings)
+        found = boards.read(rails, specs, clock.now())
+        ours = {dag_id(stage) for stage in OF_PORTFOLIO}
+        ours |= {dag_id("features", row.source) for row in found.sources}
+        ours |= {dag for spec in specs for dag in _dags(spec).values()}
+        return Glance(board=found, head=night_page.head(rails, found), paused=tuple(sorted(ours & {*paused})))
+
+
+def entry(settings: Settings, name: str, asked: ModelQuery | None = None, paused: Collection[str] = ()) -> Entry | None:
     """What the page of a model shows; None where the portfolio has none of that name."""
     settings = release.in_force(settings)
     spec = next((spec for spec in portfolio(settings) if spec.name == name), None)
     if spec is None:
         return None
-    with rails_module.opened(settings) as rails:
-        return _entry(rails, spec)
+    with rails_module.opened(settings, lake_at_once=False) as rails:
+        return _entry(rails, spec, asked or ModelQuery(), paused)
 
 
-def _entry(rails: Rails, spec: Spec) -> Entry:
-    reports = rails.settings.reports
-    statuses = {
-        stage: rails.ledger.stage_statuses(stage, recorded_as(stage, spec.name, spec.source)) for stage in SHOWN
-    }
-    nights = sorted({night for of_stage in statuses.values() for night in of_stage}, reverse=True)[:NIGHTS]
-    told = status.status_or_reason(rails, spec)
-    document, problem = (None, told) if isinstance(told, str) else (told, None)
-    return Entry(
-        name=spec.name,
-        owner=spec.owner,
-        tier=spec.tier,
-        dags={stage: dag_of(stage, spec.name, spec.source) for stage in SHOWN},
-        nights=tuple((night, {stage: statuses[stage].get(night, "") for stage in SHOWN}) for night in nights),
-        plot=find_report(reports, f"realized/{spec.name}.png"),
-        latency=isinstance(document, ModelStatus) and bool(document.latency),
-        arrival=find_report(reports, f"arrival/{spec.name}.png"),
-        events=tuple(delivery.remarkable(rails.ledger.events(spec.name))[-EVENTS:]),
-        status=document,
-        problem=problem,
+def decisions(settings: Settings, name: str, page: int) -> Timeline | None:
+    """What was decided about a model; None where there is none of that name."""
+    return _of_model(settings, name, lambda rails, spec: timeline.read(rails, spec, page))
+
+
+def versions(settings: Settings, name: str) -> tuple[VersionRow, ...] | None:
+    """The versions of a model; None where there is none of that name."""
+    return _of_model(settings, name, lambda rails, spec: comparing.rows(rails, spec, _following(rails, spec)))
+
+
+def compared(settings: Settings, name: str, numbers: tuple[int, ...]) -> Comparison | None:
+    """Versions of a model side by side; None where there is none of that name."""
+    return _of_model(
+        settings, name, lambda rails, spec: comparing.compare(rails, spec, numbers, _following(rails, spec))
     )
+
+
+def source(settings: Settings, name: str) -> SourcePage | None:
+    """What there is to see of a source; None where there is none of that name."""
+    settings = release.in_force(settings)
+    with rails_module.opened(settings, lake_at_once=False) as rails:
+        return source_page.read(rails, portfolio(settings), name)
+
+
+def incident(settings: Settings, node: str) -> IncidentPage | None:
+    """What there is to see of an incident's node; None where none is known."""
+    with rails_module.opened(release.in_force(settings), lake_at_once=False) as rails:
+        return incident_page.read(rails, node)
+
+
+def incidents(settings: Settings) -> Incidents:
+    """What is wrong upstream, and what was lately."""
+    with rails_module.opened(release.in_force(settings), lake_at_once=False) as rails:
+        return incident_page.listed(rails)
+
+
+def night(settings: Settings, text: str) -> NightPage | None:
+    """What there is to see of a night; None for what is no night, or one on which nothing was done."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    settings = release.in_force(settings)
+    with rails_module.opened(settings, lake_at_once=False) as rails:
+        return night_page.read(rails, portfolio(settings), day)
+
+
+def _of_model(settings: Settings, name: str, read: Callable[[Rails, Spec], T]) -> T | None:
+    settings = release.in_force(settings)
+    spec = next((spec for spec in portfolio(settings) if spec.name == name), None)
+    if spec is None:
+        return None
+    with rails_module.opened(settings, lake_at_once=False) as rails:
+        return read(rails, spec)
+
+
+def _following(rails: Rails, spec: Spec) -> date:
+    """The night after the model's newest: whose roles hold now."""
+    newest = recorded.newest(rails, spec)
+    return (newest + clock.NIGHT).date() if newest else date.max
+
+
+def _dags(spec: Spec) -> dict[StageName, str]:
+    dags = {stage: dag_of(stage, spec.name, spec.source) for stage in (*SHOWN, *PER_MODEL)}
+    if spec.tier == 1:
+        dags["promotion"] = dag_id("promotion", spec.name)
+    return dags
+
+
+# -- a model ----------------------------------------------------------------------------------
+
+
+def _told(name: str, what: str, read: Callable[[], T]) -> T | str:
+    """What is read; or why it cannot be, as a sentence: what is wrong with a model, or a part of it, hides no more."""
+    try:
+        return read()
+    except TiltyardError as error:
+        return str(error)
+    except Exception as error:  # whatever it is, it is this model's; its text may hold what nobody else may read
+        log.exception("The %s of %s cannot be read.", what, name)
+        return f"The {what} of {name} cannot be read: {type(error).__name__}; the log says where."
+
+
+def _entry(rails: Rails, spec: Spec, asked: ModelQuery, paused: Collection[str]) -> Entry:
+    dags = _dags(spec)
+    bare = Entry(name=spec.name, owner=spec.owner, tier=spec.tier, source=spec.source, dags=dags, asked=asked,
+                 paused=tuple(sorted({*dags.values()} & {*paused})))  # fmt: skip
+    glanced = _told(spec.name, "state", lambda: boards.read(rails, [spec], clock.now()))
+    if isinstance(glanced, Board):
+        own = tuple(item for item in glanced.inbox if spec.name in item.models)
+        bare = replace(bare, row=glanced.models[0], inbox=own)
+    newest = recorded.newest(rails, spec)
+    bare = replace(bare, newest=newest.date() if newest else None)
+    as_of, night = newest, asked.night or (newest.date() if newest else None)
+    if asked.wrong:
+        return replace(bare, missing=asked.wrong)
+    if night:
+        bare = replace(bare, beside=_beside(rails, spec, night))
+    if asked.night:
+        if not _was_worked_on(rails, spec, asked.night):
+            return replace(bare, missing=_missing(spec, asked.night, bare.newest))
+        as_of = clock.midnight(asked.night)
+    document = _told(spec.name, "status", lambda: recorded.status(rails, spec, as_of if asked.night else None))
+    if isinstance(document, str):
+        return replace(bare, problem=document)
+    bare = replace(bare, status=document)
+    shown = _told(spec.name, asked.part, lambda: _part(rails, spec, bare, document, night))
+    return replace(bare, problem=shown) if isinstance(shown, str) else shown
+
+
+def _part(rails: Rails, spec: Spec, bare: Entry, document: Document, night: date | None) -> Entry:
+    """The page with the part that is asked for."""
+    asked = bare.asked
+    if asked.part == "decisions":
+        live = timeline.in_service(rails, spec.name, asked.on) if asked.on else None
+        return replace(bare, decisions=timeline.read(rails, spec, asked.page), in_service=live)
+    if asked.part == "card":
+        return replace(bare, card=CardPart(card=_text(rails, spec, "card.md"), spec=_text(rails, spec, "spec.yaml")))
+    if not isinstance(document, ModelStatus) or night is None:
+        return bare
+    following = (document.as_of + clock.NIGHT).date()
+    if asked.part == "versions":
+        chosen = comparing.compare(rails, spec, asked.compare, night) if asked.compare else None
+        return replace(bare, versions=VersionsPart(rows=comparing.rows(rails, spec, following), comparison=chosen))
+    if asked.part == "nights":
+        return replace(bare, nights=_nights(rails, spec, asked.until or night))
+    if asked.part == "data":
+        return replace(bare, features=feature_rows.read(rails, spec, document, night), latency=bool(document.latency))
+    if asked.part == "drift":
+        runs = rails.ledger.runs_since(DriftSummary, {spec.name: lately(night, ALARMS)})[spec.name]
+        looked = tuple(run for run in reversed(runs) if run.night <= night)
+        return replace(bare, drift=DriftPart(rows=feature_rows.read(rails, spec, document, night), nights=looked))
+    reports = rails.settings.reports
+    return replace(
+        bare,
+        course=course.read(rails, spec, document),
+        plot=find_report(reports, f"realized/{spec.name}.png"),
+        arrival=find_report(reports, f"arrival/{spec.name}.png"),
+    )
+
+
+def _nights(rails: Rails, spec: Spec, until: date) -> tuple[tuple[date, dict[StageName, str]], ...]:
+    """The nights up to one, with how each stage ended."""
+    since = lately(until, NIGHTS)
+    ends = {}
+    for stage in SHOWN:
+        name = recorded_as(stage, spec.name, spec.source)
+        ends[stage] = rails.ledger.ends(stage, {name: since}, until=until)[name]
+    days = sorted({day for of_stage in ends.values() for day in of_stage}, reverse=True)
+    return tuple(
+        (day, {stage: ends[stage][day].status if day in ends[stage] else "" for stage in SHOWN}) for day in days
+    )
+
+
+def _was_worked_on(rails: Rails, spec: Spec, night: date) -> bool:
+    return any(rails.ledger.stage_status(stage, spec.name, night) for stage in NIGHTLY)
+
+
+def _beside(rails: Rails, spec: Spec, night: date) -> tuple[date | None, date | None]:
+    """The model's nights next to one: within a month, since those of a model follow each other."""
+    ends = rails.ledger.ends("shadow", {spec.name: lately(night, 31)}, until=night + (night - lately(night, 31)))
+    days = ends[spec.name]
+    return max((day for day in days if day < night), default=None), min(
+        (day for day in days if day > night), default=None
+    )
+
+
+def _missing(spec: Spec, night: date, newest: date | None) -> str:
+    there = f"its newest night is that of {newest}" if newest else "it has no night yet"
+    return f"Nothing was done for {spec.name} on the night of {night}: {there}."
+
+
+def _text(rails: Rails, spec: Spec, name: str) -> str | None:
+    """A file of a model's folder, of the release in force; None where there is none."""
+    path = rails.settings.models / spec.name / name
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None

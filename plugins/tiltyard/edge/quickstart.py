@@ -66,6 +66,28 @@ class AirflowAccess(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Question(Record):
+    """A promotion that a person is asked about."""
+
+    model: str
+    """The model."""
+    version: int
+    """The version that may be promoted."""
+    night: date
+    """The night on which the gate said so."""
+    until: datetime
+    """When silence counts as a no."""
+    form: str
+    """Where it is answered, under Required Actions."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}: a person is asked whether version {self.version} may be promoted, until "
+            f"{self.until:%Y-%m-%d %H:%M} UTC; silence is a no. The form, under Required Actions: {self.form}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoOutcome(Record):
     """What `up` has brought up and played."""
 
@@ -79,6 +101,8 @@ class DemoOutcome(Record):
     """Model → its stages of all these nights that did not end well."""
     airflow: AirflowAccess
     """Where Airflow is, and how to log in."""
+    questions: tuple[Question, ...] = ()
+    """What a person is asked, and nothing goes on without."""
 
 
 def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
@@ -104,6 +128,11 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
             rails, [night for played in demos for night in played.live(specs)], _part(progress, 0.7, 0.3)
         )
         progress("reading the outcome", 0.99)
+        asked = tuple(
+            question
+            for played in demos
+            for question in questions(rails, played.models(specs), night_closing(played.nights[-1]))
+        )
         newest = [(spec, played.nights[-1]) for played in demos for spec in played.models(specs)]
         documents = tuple(status.status(rails, spec, as_of) for spec, as_of in newest)
         plots = []
@@ -121,6 +150,7 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
         nights=tuple(sorted(night_closing(as_of) for played in demos for as_of in played.nights[-LIVE_NIGHTS:])),
         ended_early=ended_early,
         airflow=AirflowAccess(url=started.url, user=started.user, password_file=str(started.password_file)),
+        questions=asked,
     )
 
 
@@ -223,7 +253,7 @@ def night_in_airflow(
     One question to the ledger and one to Airflow a second, whatever the number of models.
     """
     day = night_closing(as_of)
-    left = unfinished(rails, specs, day)
+    left = to_come(rails, specs, day)
     if not left:
         return
     waiting = {model for model, _ in left}
@@ -238,7 +268,7 @@ def night_in_airflow(
     url = address(rails.settings)
     begun = clock.now()
     for source in rails.settings.sources if sources is None else sources:
-        airflow.trigger(stages.dag_id("features", source), {"as_of": str(day)})
+        airflow.trigger_night(stages.dag_id("features", source), as_of)
     deadline = time.monotonic() + PATIENCE_S
     while left:
         for run in airflow.failed_runs(since=begun):
@@ -258,7 +288,7 @@ def night_in_airflow(
                 f"look at {url}/dags."
             )
         time.sleep(1.0)
-        before, left = left, unfinished(rails, specs, day)
+        before, left = left, to_come(rails, specs, day)
         if left != before:
             deadline = time.monotonic() + PATIENCE_S
 
@@ -323,6 +353,33 @@ def unfinished(rails: Rails, specs: Sequence[Spec], night: date) -> set[tuple[st
     return {pair for pair in left if pair[1] != "training" or decisions.get(pair[0]) == "retrain"} | undecided
 
 
+def to_come(rails: Rails, specs: Sequence[Spec], night: date) -> set[tuple[str, str]]:
+    """What is `unfinished` of a night and comes by itself: not the promotions that wait for a person's answer."""
+    left = unfinished(rails, specs, night)
+    waiting = {model for model, stage in left if stage == "promotion"}
+    asked = {question.model for question in questions(rails, [spec for spec in specs if spec.name in waiting], night)}
+    return {pair for pair in left if pair[1] != "promotion" or pair[0] not in asked}
+
+
+def questions(rails: Rails, specs: Sequence[Spec], night: date) -> tuple[Question, ...]:
+    """The promotions of the week up to a night that wait for a person, by model: of each the newest."""
+    asking = [spec for spec in specs if spec.tier == stages.STAGES["promotion"].asks_tier]
+    since = night - SWEEP
+    ends = rails.ledger.ends("promotion", {spec.name: since for spec in asking}, until=night)
+    found = []
+    for spec in asking:
+        for decision in reversed(rails.ledger.decisions(spec.name, night, since=since)):
+            end = ends[spec.name].get(decision.night)
+            until = (decision.recorded_at or clock.now()) + spec.gate.approval_timeout
+            if decision.verdict == "promote" and (end is None or end.status != "done") and until > clock.now():
+                form = f"{address(rails.settings)}/dags/{stages.dag_id('promotion', spec.name)}"
+                found.append(
+                    Question(model=spec.name, version=decision.challenger, night=decision.night, until=until, form=form)
+                )
+                break
+    return tuple(found)
+
+
 def dag_ids(settings: Settings, specs: tuple[Spec, ...]) -> list[str]:
     """The DAGs that a night of these models goes through."""
     features = {stages.dag_id("features", source) for source in settings.sources}
@@ -331,10 +388,11 @@ def dag_ids(settings: Settings, specs: tuple[Spec, ...]) -> list[str]:
 
 
 def summary(outcome: DemoOutcome) -> str:
-    """What `up` prints at its end: what happened, where Airflow is and how to log in."""
+    """What `up` prints at its end: what happened, what a person is asked, where Airflow is and how to log in."""
     airflow = outcome.airflow
     lines = [describe.model(document) for document in outcome.models]
     lines += [f"  plot         {path}" for path in outcome.plots]
+    lines += map(str, outcome.questions)
     lines.append(
         f"Airflow {airflow.url}, user {airflow.user}, password in {airflow.password_file}; make down stops it."
     )

@@ -11,11 +11,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import date
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from tiltyard.edge.airflow_settings import tiltyard_env
 from tiltyard.ledger import Ledger
@@ -25,6 +26,15 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 120
 """How long a picture may take, on a machine that is busy with a night."""
+Mark = Literal["", "good", "wait", "bad"]
+"""How a page stands, by the colour of its head; empty where it says nothing."""
+VERDICTS: Mapping[str | None, Mark] = {"steady": "good", "alarm": "bad", "broken": "bad", "no_reference": ""}
+"""What drift says of a night → how its page stands."""
+LOOKED_AT = 5
+"""Pages of a folder that are looked at for how it stands."""
+HEAD_BYTES = 12_000
+"""The head of a page stands within so many bytes, after its style."""
+_HEAD = re.compile(rb"<header class=(good|wait|bad)>")
 _DRIFT = re.compile(r"drift/([a-z][a-z0-9_]*)/(\d{4}-\d{2}-\d{2})\.html")
 _LATENCY = re.compile(r"latency/([a-z][a-z0-9_]*)\.png")
 _turn = Lock()
@@ -105,10 +115,36 @@ def find_report(reports: Path, path: str) -> Path | None:
         return None
 
 
-def entries(folder: Path) -> list[str]:
-    """What a person is shown of a folder of reports: its files and folders, and the pages that opening draws."""
+class Entry(NamedTuple):
+    """What a folder of reports holds."""
+
+    name: str
+    """Its name; a folder's ends in a slash."""
+    mark: Mark
+    """How it stands, by its page; of a folder, by its newest."""
+
+
+def entries(folder: Path) -> list[Entry]:
+    """What a person is shown of a folder of reports: its files and folders, and the pages that opening draws. They
+    begin with dates: the newest first."""
     names = {f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir() if path.name[0] != "."}
+    marks: dict[str, Mark] = {}
     if folder.parent.name == "drift":
-        kept = [folder / name for name in names if name.endswith(".json")]
-        names |= {path.with_suffix(".html").name for path in kept if json.loads(path.read_text()).get("report")}
-    return sorted(names, reverse=True)  # they begin with dates: the newest first
+        for path in [folder / name for name in names if name.endswith(".json")]:
+            kept = json.loads(path.read_text())
+            if kept.get("report"):
+                marks[path.with_suffix(".html").name] = VERDICTS.get(kept.get("verdict"), "")
+    drawn = {name: _mark(folder / name) for name in names if name not in marks}
+    return [Entry(name, mark) for name, mark in sorted((drawn | marks).items(), reverse=True)]
+
+
+def _mark(path: Path) -> Mark:
+    """How a page stands, as its head says; of a folder, its newest page that says it."""
+    if path.is_dir():
+        newest = sorted((page for page in path.iterdir() if page.name[0] != "."), reverse=True)[:LOOKED_AT]
+        return next((mark for page in newest if (mark := _mark(page))), "")
+    if path.suffix != ".html":
+        return ""
+    with path.open("rb") as file:
+        found = _HEAD.search(file.read(HEAD_BYTES))
+    return cast(Mark, found[1].decode()) if found else ""

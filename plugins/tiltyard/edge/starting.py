@@ -12,7 +12,7 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import quickstart, services
 from tiltyard.edge.airflow_api import Airflow, Progress
-from tiltyard.edge.quickstart import AirflowAccess, LiveNight
+from tiltyard.edge.quickstart import AirflowAccess, LiveNight, Question
 from tiltyard.edge.resting import PAST
 from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts, ingest, releasing
@@ -54,6 +54,8 @@ class StartOutcome(Record):
     """What of the checkout is not in force."""
     notes: tuple[str, ...]
     """What is not as somebody may think, a sentence each."""
+    questions: tuple[Question, ...] = ()
+    """What a person is asked."""
 
 
 def start(
@@ -99,6 +101,8 @@ def start(
         if not nights:
             with Airflow(settings) as airflow:
                 airflow.wait_for_dags(quickstart.dag_ids(settings, specs))
+        newest = [clock.night_closing(as_of) for as_of in nights[-1:]]
+        asked = tuple(question for night in newest for question in quickstart.questions(rails, free, night))
         resting = tuple(spec.name for spec in load_all(rails.settings.models) if spec.source not in settings.sources)
     progress("up", 1.0)
     if "api-server" not in running.started:
@@ -113,6 +117,7 @@ def start(
         nights=tuple(clock.night_closing(as_of) for as_of in nights),
         refused=accepted.refused,
         notes=notes,
+        questions=asked,
     )
 
 
@@ -190,6 +195,7 @@ def summary(outcome: StartOutcome) -> str:
     if outcome.resting:
         lines.append(f"resting, since their source is not active here: {', '.join(outcome.resting)}")
     lines += [f"night of {night}: done" for night in outcome.nights]
+    lines += map(str, outcome.questions)
     airflow = outcome.airflow
     lines.append(
         f"Airflow {airflow.url}, user {airflow.user}, password in {airflow.password_file}; tiltyard down stops it."

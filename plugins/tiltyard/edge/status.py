@@ -16,52 +16,33 @@ import numpy as np
 import pandas as pd
 from pydantic import JsonValue
 
-from tiltyard import clock, operating
-from tiltyard.answered import arm, delivery, fallback_audit
+from tiltyard import clock
+from tiltyard.answered import arm, fallback_audit
+from tiltyard.edge import recorded
 from tiltyard.edge.document import (
     SAFE_DEFAULT,
-    ChecksNight,
     Document,
-    DriftNight,
-    EstimatedVersion,
     ExplainedPrediction,
     FilledFeatures,
-    Freshness,
-    GateDecision,
-    GovernedNight,
-    GrantedRetrain,
-    LearnedBounds,
-    MeasuredVersion,
-    ModelStatus,
     NoNight,
     PredictionTruth,
-    PromotedVersion,
     Realized,
     RealizedMeans,
-    Rollback,
     ServedBy,
-    TrainingNight,
-    WatchedChampion,
 )
 from tiltyard.errors import BadInput, TiltyardError
-from tiltyard.govern import governor, grants, look, routine, standing
+from tiltyard.govern import governor, grants, look, routine
 from tiltyard.govern.routine import NextRetrain
-from tiltyard.judge import arrival, estimate, rollback, shadow
-from tiltyard.judge.best import best_of
+from tiltyard.judge import arrival, estimate, shadow
 from tiltyard.pages import plots
-from tiltyard.prepare import contracts, data_incidents, embargo, frame, ingest, popular, truth
+from tiltyard.prepare import embargo, frame, popular, source_figures, truth
 from tiltyard.rails import Rails
 from tiltyard.records import (
-    Decision,
-    DriftSummary,
-    FeaturesSummary,
+    EstimatedVersion,
     FeatureValue,
     JsonObject,
+    MeasuredVersion,
     Publication,
-    RefusedText,
-    ShadowSummary,
-    StageRun,
-    TrainingSummary,
 )
 from tiltyard.spec import Spec, load_portfolio
 from tiltyard.succession import Roles
@@ -104,102 +85,40 @@ class RealizedLosses:
     """Means per week and line."""
 
 
-def _refused(rails: Rails, spec: Spec) -> tuple[RefusedText, ...]:
-    """What was refused of the model itself and of what no model owns."""
-    accepted = rails.ledger.release()
-    texts = accepted.refused if accepted else ()
-    own = (f"models/{spec.name}", "models/portfolio.yaml")
-    return tuple(text for text in texts if text.path in own or not text.path.startswith("models/"))
-
-
 def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
     """The model's document: roles, evidence, metrics, last decision, drift, freshness, checks, realized lines.
 
     Without `as_of` of the newest night of the model, and of its source's data as far as that is known: a model that
-    waits for its tables would look well otherwise.
+    waits for its tables would look well otherwise. What the pages show is the same, from the ledger alone (`recorded`).
     """
-    is_asked = as_of is not None
-    as_of = as_of or _newest(rails, spec)
-    if as_of is None:
-        return NoNight(
-            model=spec.name,
-            owner=spec.owner,
-            tier=spec.tier,
-            measure=spec.target.measure,
-            state=f"no night yet; run tiltyard hindcast --model {spec.name} --from DATE --to DATE",
-        )
-    spec, night = rails.ledger.bounded(spec), as_of.date()
-    checked = rails.ledger.last_features_run(spec.source, before=night + DAY if is_asked else date.max)
-    known = max(night, checked.night) if checked else night
+    told = recorded.status(rails, spec, as_of)
+    if isinstance(told, NoNight):
+        return told
+    spec, as_of = rails.ledger.bounded(spec), told.as_of
+    known = max(as_of.date(), told.checks.night or date.min) if told.checks else as_of.date()
+    nights, counts = _shadow_nights(rails, spec, as_of), truth.counts(rails, spec, as_of)
     roles = rails.ledger.roles(spec.name, (as_of + clock.NIGHT).date())  # in force from the next night on
-    nights = _shadow_nights(rails, spec, as_of)
-    counts = truth.counts(rails, spec, as_of)
-    training = rails.ledger.last_stage_run(TrainingSummary, spec.name, before=night + DAY)
-    scored = rails.ledger.last_stage_run(ShadowSummary, spec.name, before=night + DAY)
-    operations = rails.ledger.operations.of([spec.name])[spec.name]
-    hold = operating.standing(operations, *([night + DAY] if is_asked else [])).hold
-    return ModelStatus(
-        model=spec.name,
-        owner=spec.owner,
-        tier=spec.tier,
-        measure=spec.target.measure,
-        as_of=as_of,
-        champion=roles.champion,
-        previous=roles.previous,
-        challengers=tuple(roles.challengers),
-        first=roles.first,
-        shadow_nights={number: nights.get(number, 0) for number in roles.challengers},
+    return replace(
+        told,
+        shadow_nights={number: nights.get(number, 0) for number in told.challengers},
         served_by=_served(rails, spec, as_of),
         fallback=fallback_audit.report(rails, spec, as_of),
         popular=popular.items(rails, spec, as_of),
         matured=counts.matured,
+        matured_since=None,
         immature=counts.immature,
         early=counts.early,
         outside=counts.outside,
-        bounds=_bounds(rails, spec),
+        figures_night=None,
         metrics=_metrics(rails, spec, as_of),
-        gate=_gate(rails.ledger.decisions(spec.name, until=night)),
-        promotions=tuple(
-            PromotedVersion(night=entry.night, version=entry.version, replaced=entry.replaced, by=entry.approved_by)
-            for entry in rails.ledger.promotions(spec.name, until=night)
-        ),
-        operations=tuple(operations),
-        held=operating.in_words(hold) if hold else None,
-        watch=_watch(rails, spec, as_of),
-        rollbacks=tuple(
-            Rollback(night=entry.night, version=entry.champion, back=entry.previous, reasons=entry.reasons)
-            for entry in rails.ledger.watches(spec.name, until=night, verdict="rollback")
-        ),
-        retrains=tuple(
-            GrantedRetrain(night=entry.night, reasons=entry.reasons)
-            for entry in rails.ledger.retrains(spec.name, until=night)
-        ),
         online=arm.report(rails, spec, as_of),
-        drift=_drift(rails, spec, night),
-        governor=_governor(rails, spec, night),
-        freshness=_freshness(rails, spec, clock.midnight(known)),
+        freshness=source_figures.freshness(rails, spec.source, clock.midnight(known)),
         latency=embargo.report(rails, embargo.tables_of(rails, spec), as_of),
-        incidents=data_incidents.of_source(rails, spec.source, known),
-        open_incidents=standing.of_model(rails, spec, known),
-        quarantined=ingest.quarantined(rails, spec.source, known),
-        unpublished=tuple(
-            state
-            for state in rails.ledger.table_states(until=known)
-            if state.table in spec.tables and not state.is_published
-        ),
-        refused=_refused(rails, spec),
-        answered_until=_answered_until(rails, spec),
-        unanswered=scored.summary.unanswered if scored else {},
         label_arrival=arrival.report(rails, spec, as_of),
         estimated=_estimated(rails, spec, as_of),
-        checks=_checks(checked),
-        training=_training(training),
         next_retrain=_next_retrain(rails, spec, as_of),
         features=_features(rails, spec, as_of, roles),
-        replay=training.summary.replay if training else None,
         realized=realized(rails, spec, as_of).overall,
-        delivery=delivery.standing(rails, spec),
-        events=len(delivery.remarkable(rails.ledger.events(spec.name))),
     )
 
 
@@ -290,7 +209,7 @@ def explain(rails: Rails, spec: Spec, request_id: str) -> ExplainedPrediction:
 
     Raises BadInput when no prediction of the model has this request_id.
     """
-    newest = _newest(rails, spec)
+    newest = recorded.newest(rails, spec)
     predictions = (
         rails.lake.query(
             f"select * from {{{PREDICTION}}} where model = $model and request_id = $request",
@@ -365,30 +284,6 @@ def plot(rails: Rails, spec: Spec, as_of: datetime) -> Path | None:
 # -- parts ----------------------------------------------------------------------------------------------------
 
 
-def _newest(rails: Rails, spec: Spec) -> datetime | None:
-    nights = rails.ledger.stage_statuses("shadow", spec.name)
-    return clock.midnight(max(nights)) if nights else None
-
-
-def _answered_until(rails: Rails, spec: Spec) -> datetime | None:
-    """The end of the newest night or hour whose rows were answered."""
-    ends = [clock.midnight(night) for night in rails.ledger.newest_nights("shadow", [spec.name]).values()]
-    ends += [hour.as_of for hour in rails.ledger.hours("model", [spec.name]).values()]
-    return max(ends, default=None)
-
-
-def _bounds(rails: Rails, spec: Spec) -> LearnedBounds | None:
-    """The bounds that were learned, by the first version that has them."""
-    own = [version for version in rails.ledger.versions(spec.name) if version.facts.bounds == spec.target.bounds]
-    if not own:
-        return None
-    low, high = spec.target.bounds
-    facts = own[-1].facts
-    return LearnedBounds(
-        low=low, high=high, learned=own[0].night, rows=facts.rows or 0, outside=facts.labels_outside_bounds or 0
-    )
-
-
 def _shadow_nights(rails: Rails, spec: Spec, as_of: datetime) -> dict[int, int]:
     if not rails.lake.has(PREDICTION):
         return {}
@@ -434,71 +329,6 @@ def _metrics(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, MeasuredVer
     return {_name(row): MeasuredVersion.of(_cells(row, shown)) for _, row in rows.iterrows()}
 
 
-def _gate(decisions: Sequence[Decision]) -> GateDecision | None:
-    """Of the newest night's decisions the one to act on."""
-    decision = best_of([entry for entry in decisions if entry.night == decisions[-1].night])
-    if decision is None:
-        return None
-    return GateDecision(
-        night=decision.night,
-        challenger=decision.challenger,
-        champion=decision.champion,
-        verdict=decision.verdict,
-        reasons=decision.reasons,
-    )
-
-
-def _watch(rails: Rails, spec: Spec, as_of: datetime) -> WatchedChampion | None:
-    """What the rollback watch says of the champion that is under it."""
-    change = rollback.watched(spec, rails.ledger.changes(spec.name), as_of)
-    if change is None or change.champion is None:
-        return None
-    verdicts = [entry for entry in rails.ledger.watches(spec.name, until=as_of.date()) if entry.night > change.night]
-    newest = verdicts[-1] if verdicts else None
-    return WatchedChampion(
-        champion=change.champion,
-        previous=change.previous,
-        predictions_until=change.night + spec.gate.rollback_window,
-        night=newest.night if newest else None,
-        verdict=newest.verdict if newest else None,
-        reasons=newest.reasons if newest else ("Nothing has matured since the promotion.",),
-    )
-
-
-def _governor(rails: Rails, spec: Spec, night: date) -> GovernedNight | None:
-    """What the governor decided on the model, on the newest night that it decided on, until `night`."""
-    newest = rails.ledger.last_governed(spec.name, before=night + DAY)
-    if newest is None:
-        return None
-    action = newest.summary.actions[spec.name]
-    return GovernedNight(night=newest.night, decision=action.decision, reasons=action.reasons, incident=action.incident)
-
-
-def _drift(rails: Rails, spec: Spec, night: date) -> DriftNight | None:
-    """The newest night's finding; of a night that ended without one, how it ended, and why."""
-    newest = rails.ledger.last_stage_run(DriftSummary, spec.name, before=night + DAY)
-    if newest is None:
-        return None
-    values = vars(newest.summary) | {"night": newest.night, "status": newest.status}
-    if newest.status != "done":
-        values |= {"verdict": newest.status, "reasons": (newest.summary.reason,) if newest.summary.reason else ()}
-    return DriftNight(**values)
-
-
-def _checks(newest: StageRun[FeaturesSummary] | None) -> ChecksNight | None:
-    if newest is None:
-        return None
-    return ChecksNight(**vars(newest.summary) | {"night": newest.night, "status": newest.status})
-
-
-def _training(newest: StageRun[TrainingSummary] | None) -> TrainingNight | None:
-    if newest is None:
-        return None
-    return TrainingNight(
-        night=newest.night, status=newest.status, version=newest.summary.version, reason=newest.summary.reason
-    )
-
-
 def _next_retrain(rails: Rails, spec: Spec, as_of: datetime) -> NextRetrain | None:
     """When a retrain is due by the spec's own rules, after what this night granted."""
     if not spec.retrain.is_given:
@@ -524,21 +354,6 @@ def _features(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> Filled
         night=date.fromordinal(int(lately.nights[-1])) if newest else None,
         features=tuple(replace(feature, now=shares.get(feature.feature)) for feature in version.facts.filled),
     )
-
-
-def _freshness(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, Freshness]:
-    tables: dict[str, Freshness] = {}
-    for table in sorted(contracts.raw_tables(rails.settings, spec.source)):
-        if not rails.lake.has(table):
-            continue
-        newest = rails.lake.query(f"select max(available_at) as newest from {{{table}}}", as_of)["newest"][0]
-        name = table.removeprefix("raw.")
-        if pd.isna(newest):
-            tables[name] = Freshness(newest=None, age_hours=None)
-        else:
-            age = (pd.Timestamp(as_of) - newest).total_seconds() / 3600
-            tables[name] = Freshness(newest=newest.to_pydatetime(), age_hours=round(age, 1))
-    return tables
 
 
 def _means(losses: pd.DataFrame) -> RealizedMeans:

@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -19,20 +19,26 @@ from airflow.sdk.exceptions import (
 from pydantic import JsonValue
 
 from tiltyard import clock, release
-from tiltyard.edge import resting
-from tiltyard.errors import Fenced, TiltyardError, Unavailable
+from tiltyard.edge import log_lines, metering, resting
+from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
+from tiltyard.stages import StageName, split
+from tiltyard.words import meant
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
 
 log = logging.getLogger(__name__)
 
+MANUAL = "manual"
+"""What Airflow calls a run that somebody has started."""
 NOBODY = "airflow"
 """Who starts what no person has started."""
 REQUESTED_BY = "requested_by"
 """In an event's extra: the people who started the run that announced it."""
+PAGES = "/tiltyard/"
+"""Where the plugin serves its pages, below Airflow's address."""
 REPORT_LINK = "Report"
 """The label of the button on a task."""
 
@@ -63,7 +69,28 @@ def connection(name: str) -> str | None:
 def chosen_night() -> datetime | None:
     """The night that the run's parameter names; None where it was left empty."""
     as_of = (get_current_context().get("params") or {}).get("as_of")
-    return clock.parse_night(as_of) if as_of else None
+    return clock.require_closed(clock.parse_night(as_of), clock.now()) if as_of else None
+
+
+def is_by_hand() -> bool:
+    """Whether somebody has started this run, in Airflow's pages or through its API: its logical date is then that of
+    the button, and says nothing of a night."""
+    return str(get_current_context()["dag_run"].run_type) == MANUAL
+
+
+def require_known() -> None:
+    """Raises BadInput where the run's conf names what means nothing to its DAG, like a misspelled `as_of`: whoever gave
+    it would get another night."""
+    with suppress(RuntimeError):  # no task runs: somebody has the rails opened for another reason
+        context = get_current_context()
+        dag = context.get("dag")
+        if dag is None:
+            return
+        known = sorted(dag.params)
+        unknown = sorted({*(context["dag_run"].conf or {})} - {*known})
+        if unknown:
+            there = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise BadInput(f"The run's conf names '{unknown[0]}'{meant(unknown[0], known)}; {there}. Start it anew.")
 
 
 def chosen_models() -> list[str]:
@@ -163,8 +190,10 @@ def working(settings: Settings | None = None) -> Iterator["Rails"]:
     from tiltyard import rails  # with the lake and pandas, which a DAG file must not import when it is parsed
 
     end_where_it_crashes()
+    log_lines.quiet()
     try:
-        with rails.opened(resting.noted(settings or release.in_force(Settings()))) as opened:
+        require_known()
+        with rails.opened(resting.noted(settings or release.in_force(Settings()))) as opened, _metered(opened):
             yield opened
     except Unavailable:
         raise
@@ -172,6 +201,27 @@ def working(settings: Settings | None = None) -> Iterator["Rails"]:
         raise AirflowFailException(f"A newer attempt is at work, this one gave way: {error}") from error
     except TiltyardError as error:
         raise AirflowFailException(str(error)) from error
+
+
+@contextmanager
+def _metered(rails: "Rails") -> Iterator[None]:
+    """What the task has used is put down when it ends, well or badly: for the models that it had in its hands, else
+    for whom its DAG is. Nothing where no task runs."""
+    try:
+        yield
+    finally:
+        if at_work := _at_work():
+            metering.put_down(rails, metering.meter.settle(*at_work))
+
+
+def _at_work() -> tuple[StageName, str, date] | None:
+    """The stage, whom its DAG is for, and the night that the run is about, the newest where there are several."""
+    try:
+        stage, of = split(key().dag_id)
+        days = announced_nights()
+        return stage, of, max(days) if days and not chosen_night() else night().date()
+    except (KeyError, RuntimeError, TiltyardError):  # no task, no stage of ours, or no night, which the task will say
+        return None
 
 
 def end_where_it_crashes() -> None:
@@ -246,6 +296,16 @@ def show(path: str, settings: Settings) -> None:
     _reports[key()] = report_url(relative)
 
 
+def show_model(name: str) -> None:
+    """Let the task's button "Report" open a model's page, until something else is shown."""
+    _reports[key()] = f"{PAGES}models/{name}"
+
+
+def show_portfolio() -> None:
+    """Let the task's button "Report" open the page of all models."""
+    _reports[key()] = PAGES
+
+
 class ReportLink(BaseOperatorLink):
     """The button "Report" on a task: what it left for a person to open."""
 
@@ -253,7 +313,7 @@ class ReportLink(BaseOperatorLink):
 
     def get_link(self, operator: object, *, ti_key: Any) -> str:
         """`ti_key` is the running task instance: Airflow asks once, when the task ends."""
-        return _reports.get(TaskKey(ti_key.dag_id, ti_key.run_id, ti_key.task_id), report_url(""))
+        return _reports.get(TaskKey(ti_key.dag_id, ti_key.run_id, ti_key.task_id), PAGES)
 
 
 _reports: dict[TaskKey, str] = {}
@@ -262,7 +322,7 @@ _reports: dict[TaskKey, str] = {}
 
 def report_url(path: str) -> str:
     """Where the plugin serves a file of `settings.reports`."""
-    return f"/tiltyard/reports/{path}"
+    return f"{PAGES}reports/{path}"
 
 
 def linked(output: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
-from tiltyard.edge import answers, due, explanations, hours, limits, task_run
+from tiltyard.edge import answers, due, explanations, hours, limits, log_lines, metering, task_run
 from tiltyard.edge.approvals import approval_tasks, conditions, question, recorded_approval
 from tiltyard.edge.assets import (
     announced_through,
@@ -19,7 +19,7 @@ from tiltyard.edge.assets import (
     settled_assets,
 )
 from tiltyard.edge.due import Lot
-from tiltyard.edge.nights import SWEEP, each_night, kept, nights, same_nights, unplayed
+from tiltyard.edge.nights import SWEEP, chosen_night, each_night, kept, nights, same_nights, unplayed
 from tiltyard.errors import CheckFailed, Fenced, Unavailable
 from tiltyard.records import (
     FallbackAuditSummary,
@@ -30,6 +30,7 @@ from tiltyard.records import (
     RefusedText,
     TrainingSummary,
 )
+from tiltyard.settings import Settings
 from tiltyard.spec import Spec, find, load_portfolio, portfolio
 from tiltyard.stages import dag_id
 
@@ -59,8 +60,9 @@ def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
 
     withdraw_questions(rails)
     landed = features.ingest(rails, as_of, [source], lookup=task_run.connection)[source]
+    log.log(logging.WARNING if landed.quarantined or landed.away else logging.INFO, "%s", log_lines.landed(landed))
     deadline = contracts.deadline(rails.settings, source, as_of)
-    if deadline is None or deadline <= clock.now() or task_run.chosen_night():
+    if deadline is None or deadline <= clock.now() or task_run.chosen_night() or task_run.is_by_hand():
         return landed.to_json()
     every = features.every(rails.settings, source) or clock.NIGHT
     is_here = not landed.away and ingest.has_delivered(ingest.delivered_until(rails, source), as_of, every)
@@ -83,7 +85,15 @@ def transform(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     """Build what is made of a source's files."""
     from tiltyard.prepare import features
 
-    return features.transform(rails, as_of, [source]).to_json()
+    build = features.transform(rails, as_of, [source])
+    log.log(logging.WARNING if build.failed else logging.INFO, "%s", log_lines.built(build))
+    return build.to_json()
+
+
+def show_checks(source: str, as_of: datetime, settings: Settings) -> None:
+    """Let the button "Report" open the page of the checks of a source's night; of an hour, those of its nights."""
+    name = f"checks/{source}/"
+    task_run.show(name if clock.is_hour(as_of) else f"{name}{as_of:%Y-%m-%d}.html", settings)
 
 
 def check(rails: "Rails", source: str, as_of: datetime, build: JsonObject) -> Record:
@@ -98,6 +108,7 @@ def check(rails: "Rails", source: str, as_of: datetime, build: JsonObject) -> Re
             raise CheckFailed(hour.complaint)
         return hour
     summary = features.check(rails, source, as_of, BuildSummary.from_json(build))
+    log.log(logging.WARNING if summary.warnings else logging.INFO, "%s", log_lines.checked(summary))
     accepted = rails.ledger.release()
     sentences = [str(text) for text in (accepted.refused if accepted else ()) if _is_about(text, rails, source)]
     if summary.unpublished:
@@ -123,11 +134,13 @@ def publish(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     """Put what is good of a source's night in service, and the store of online features up to it; announce the feature
     views that are settled by that, and all views of the models that may start now. An hour is in service already."""
     from tiltyard.online import fill
-    from tiltyard.prepare import features
+    from tiltyard.prepare import features, source_figures
 
     if clock.is_hour(as_of):
         return _announce_hour(rails, source, as_of)
     published = features.end(rails, source, as_of)
+    source_figures.keep(rails, source, as_of)
+    log.info("%s", log_lines.published(published))
     online = fill.fill_night(rails, as_of, published.settled).to_json() if published.published else None
     night, specs = clock.night_closing(as_of), portfolio(rails.settings)
     touched = [spec for spec in specs if not published.settled.isdisjoint(spec.tables)]
@@ -167,7 +180,8 @@ def answer_hours(rails: "Rails", specs: Sequence[Spec]) -> JsonObject:
     for spec in specs:
         try:
             if open_hours := waiting.get(spec.name):
-                with limits.within(rails, "shadow", spec):
+                days = {clock.night_of(as_of) for as_of in open_hours}
+                with metering.meter.span(spec.name, days), limits.within(rails, "shadow", spec):
                     answered = hours.answer(rails, spec, open_hours, task_run.connection)
                 done[spec.name] = {hour.as_of.isoformat(): hour.answered for hour in answered}
         except Unavailable:
@@ -299,6 +313,7 @@ def judge(rails: "Rails", spec: Spec) -> JudgedNight:
     closed = each_night(rails, spec, missed, promotion.judge_night)
     judged = promotion.judge(rails, spec, newest)
     proposal = None
+    task_run.show_model(spec.name)
     if judged.page:
         task_run.show(judged.page, rails.settings)
     if judged.needs_approval and judged.page and judged.challenger is not None:
@@ -344,6 +359,7 @@ def grant(rails: "Rails", specs: Sequence[Spec], when: Sequence[datetime]) -> di
     for as_of in when:
         night = clock.night_closing(as_of)
         decided[night] = grants.govern_night(rails, as_of, grants.taking_part(rails, specs, night))
+        log.info("%s: %s", night, log_lines.of_night(decided[night]))
     for spec in specs:
         days = same_nights(day for day, night in decided.items() if spec.name in night.granted)
         if days:
@@ -382,7 +398,7 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> PortfolioAudit:
     """
     from tiltyard.answered import fallback_audit
 
-    chosen = task_run.chosen_night()
+    chosen = chosen_night(rails, rails.settings.sources)
     retired = rails.ledger.operations.retired([spec.name for spec in specs])
     specs = [spec for spec in specs if spec.name not in retired]
     first = rails.ledger.first_nights([spec.name for spec in specs])
@@ -395,7 +411,8 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> PortfolioAudit:
         when = [as_of for as_of in when if clock.night_closing(as_of) >= first.get(spec.name, date.min)]
         try:
             if when:
-                audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)
+                with metering.meter.span(spec.name, [clock.night_closing(as_of) for as_of in when]):
+                    audits[spec.name] = each_night(rails, spec, when, fallback_audit.audit_night)
             if when or not task_run.is_first_attempt():
                 task = fallback_audit.open_task(rails, spec.name)
                 if task:
@@ -405,7 +422,7 @@ def audit_fallback(rails: "Rails", specs: Sequence[Spec]) -> PortfolioAudit:
             raise
         except Exception as error:  # whatever it is, it is this model's
             log.exception("The audit of %s failed; the others go on.", spec.name)
-            failed[spec.name] = f"{type(error).__name__}: {error}"[:500]
+            failed[spec.name] = f"{type(error).__name__}: {error}"[:2000]
     if not audits and not failed and not has_asked:
         task_run.skip("Every night that was scored is audited.")
     return PortfolioAudit(audits, failed)
@@ -451,7 +468,13 @@ def tell(rails: "Rails", now: datetime) -> JsonObject:
 
 
 def tidy(rails: "Rails", as_of: datetime, now: datetime) -> JsonObject:
-    """Put the lake in order; `now` is when that was asked for."""
+    """Put the lake in order; `now` is when that was asked for. Then the accounts: what lies there, and what models are
+    worth."""
+    from tiltyard.govern import retiring
     from tiltyard.upkeep import maintenance
 
-    return maintenance.maintain(rails, as_of, now=now).to_json()
+    done = maintenance.maintain(rails, as_of, now=now).to_json()
+    specs = portfolio(rails.settings)
+    retiring.measure_stored(rails, specs)
+    rails.ledger.accounts.set_worths(retiring.look(rails, specs))
+    return done

@@ -20,11 +20,12 @@ log = logging.getLogger(__name__)
 
 # Evidently takes seconds to import: only the functions that ask it do.
 
-BELOW = (
-    "What follows is Evidently's drawing of the window beside training. Its headline calls the data set drifted when "
-    "half of the columns moved; an alarm here is decided by the evidence above, of the columns that weigh in the model."
-)
-"""What leads from our table to Evidently's drawing, whose headline may say otherwise."""
+BELOW = "How the window lies beside training, column by column, as Evidently draws it."
+"""What leads from our table to Evidently's drawing."""
+SHOWN = (("Column", "column_name"), ("Type", "column_type"), ("Reference", "reference_distribution"),
+         ("Window", "current_distribution"), ("Moved", "moved"), ("Effect", "effect"), ("Limit", "limit"))  # fmt: skip
+"""Head of a column of Evidently's table → the field of its rows. What is said of a column is our verdict, with the
+figures it rests on: Evidently's own, of other rows and without the evidence, could say another."""
 
 COLUMNS = tuple(map(kit.PageColumn, ("kind", "column", "weight", "effect", "limit", "moved", "evidence", "")))
 STYLE = """<style>
@@ -32,6 +33,8 @@ STYLE = """<style>
 .tiltyard th, .tiltyard td { text-align: left; padding-right: 1em }
 </style>"""
 """The table stands on Evidently's own page, whose style it must not change."""
+THEIRS = ("data_drift", "drift_score", "stattest_name")
+"""What Evidently says of a column, which is left out."""
 ColumnKind = Literal["numeric", "categorical"]
 
 
@@ -131,12 +134,19 @@ class Raw:
         if not self.kinds:
             return kit.page(title, [above])
 
+        named = units or {}
+        signals = {_named(signal.column, named): signal for signal in tested(finding.signals)}
+
         class DriftTable(DataDriftPreset):  # type: ignore[misc]
             def generate_metrics(self, context: Context) -> Sequence[MetricOrContainer]:
                 metrics: Sequence[MetricOrContainer] = super().generate_metrics(context)
                 return metrics[:1]
 
-        drawn = self._in_units(units or {})
+            def render(self, context: Context, child_widgets: Any = None) -> list[Any]:
+                widgets = super().render(context, child_widgets)
+                return [_ours(widget, signals) for widget in widgets if widget.type == "big_table"]
+
+        drawn = self._in_units(named)
 
         def page_of(columns: Sequence[str]) -> str:
             preset = DriftTable(**drawn._methods(columns))
@@ -164,7 +174,7 @@ class Raw:
         """The same, with units in the names."""
         drawn = Raw()
         for column, kind in self.kinds.items():
-            name = f"{column} ({units[column]})" if column in units else column
+            name = _named(column, units)
             drawn.kinds[name], drawn.threshold[name] = kind, self.threshold[column]
             drawn.reference[name], drawn.current[name] = self.reference[column], self.current[column]
         return drawn
@@ -187,6 +197,34 @@ class Raw:
         current = pd.DataFrame({column: self.current[column] for column in columns})
         reference = pd.DataFrame({column: self.reference[column] for column in columns})
         return Dataset.from_pandas(current, definition), Dataset.from_pandas(reference, definition)
+
+
+def _named(column: str, units: Mapping[str, str]) -> str:
+    """A column with what its numbers are in."""
+    return f"{column} ({units[column]})" if column in units else column
+
+
+def _ours(widget: Any, signals: Mapping[str, Signal]) -> Any:
+    """Evidently's table of columns with our verdict in place of its own: one page says one thing."""
+    rows = []
+    for row in widget.params["data"]:
+        signal = signals.get(row["column_name"])
+        figures = ("", "", "")
+        if signal is not None:
+            figures = ("yes" if signal.drifted else "no", _figure(signal.value), _figure(signal.threshold))
+        drawn = {name: value for name, value in row.items() if name not in THEIRS}
+        rows.append({**drawn, **dict(zip(("moved", "effect", "limit"), figures, strict=True))})
+    order = {name: place for place, name in enumerate(signals)}
+    rows.sort(key=lambda row: order.get(row["column_name"], len(order)))
+    present = {column["field"]: column for column in widget.params["columns"]}
+    columns = [{**present.get(field, {}), "title": title, "field": field} for title, field in SHOWN]
+    widget.title = ""
+    widget.params = {**widget.params, "columns": columns, "data": rows}
+    return widget
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _refusal(page_of: Callable[[Sequence[str]], str], column: str) -> str | None:
@@ -229,8 +267,8 @@ def _table(title: str, finding: Finding) -> kit.Html:
             signal.kind,
             signal.column,
             f"{signal.weight:.1%}",
-            "" if signal.value is None else f"{signal.statistic} {signal.value:.3f}",
-            "" if signal.threshold is None else f"{signal.threshold:.3f}",
+            "" if signal.value is None else f"{signal.statistic} {_figure(signal.value)}",
+            _figure(signal.threshold),
             "yes" if signal.drifted else "",
             "" if signal.evidence is None else f"{signal.evidence:,.1f}",
             signal.note,

@@ -124,7 +124,16 @@ def arrivals(rails: Rails, spec: Spec, as_of: datetime) -> Arrivals | None:
     return Arrivals(first, night, sizes, classes[True], classes[False], matures, spec.target.has_positives)
 
 
-def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, LabelArrival]:
+class JudgedArrival(NamedTuple):
+    """What a night says of how the truth comes in."""
+
+    streams: dict[str, LabelArrival]
+    """Kind of label → how many came and were to be expected."""
+    report: ArrivalReport | None
+    """What a person sees; None before the first prediction."""
+
+
+def record(rails: Rails, spec: Spec, as_of: datetime) -> JudgedArrival:
     """Judge the night that closes at `as_of`, open and close the model's truth incidents; twice is once."""
     night = night_closing(as_of)
     triangle = arrivals(rails, spec, as_of)
@@ -132,10 +141,11 @@ def record(rails: Rails, spec: Spec, as_of: datetime) -> dict[str, LabelArrival]
     if any(assessment.stopped for assessment in assessments) or incidents(rails, spec, night):
         with rails.lake.exclusive(f"arrival/{spec.name}"):  # two attempts at a night leave its events once
             _settle(rails, spec, night, assessments)
-    return {
+    streams: dict[str, LabelArrival] = {
         assessment.stream: LabelArrival(float(assessment.came), round(assessment.predicted, 1))
         for assessment in assessments
     }
+    return JudgedArrival(streams, _report(rails, spec, as_of, triangle) if triangle else None)
 
 
 def incidents(rails: Rails, spec: Spec, night: date) -> tuple[DataIncident, ...]:
@@ -150,8 +160,10 @@ def report(rails: Rails, spec: Spec, as_of: datetime) -> ArrivalReport | None:
     None before the first prediction. The curve is that of the nights without an incident.
     """
     triangle = arrivals(rails, spec, as_of)
-    if triangle is None:
-        return None
+    return _report(rails, spec, as_of, triangle) if triangle else None
+
+
+def _report(rails: Rails, spec: Spec, as_of: datetime, triangle: Arrivals) -> ArrivalReport:
     night = night_closing(as_of)
     curve = runoff.curve(triangle, _of_incidents(rails, spec, night + DAY))
     came = triangle.labels.sum(axis=1)

@@ -15,6 +15,7 @@ that were trained without it. A spine that is not good has no rows of the night:
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -28,6 +29,7 @@ from tiltyard import clock, lake
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Stopped
 from tiltyard.fence import Fence
+from tiltyard.judge.night_figures import ScoredFigures
 from tiltyard.prepare import frame
 from tiltyard.prepare.truth import MISSING
 from tiltyard.rails import Rails
@@ -35,10 +37,12 @@ from tiltyard.records import AnsweredHour, Publication, ShadowSummary, TableStat
 from tiltyard.serve import fallback
 from tiltyard.spec import DECIDED, Role, Spec
 from tiltyard.succession import Roles
-from tiltyard.tables import PREDICTION, PROFILE
+from tiltyard.tables import LIGHT_SCORE, PREDICTION, PROFILE
 from tiltyard.target import YES_OR_NO, Target
 from tiltyard.train import profile, registry
 from tiltyard.train.scorer import Scorer
+
+log = logging.getLogger(__name__)
 
 SHADOW = "shadow"
 
@@ -117,14 +121,19 @@ def score_night(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     scored = _scored(rails, spec, as_of, clock.interval(as_of), before=as_of)
     of_night = pd.concat([part for part in (scored.kept, scored.predictions) if len(part)] or [scored.predictions])
     profiles = _profiles(rails, spec, scored, of_night).assign(night=night, available_at=as_of)
+    light = _light_scores(rails, spec, scored)
 
     def write(connection: Any) -> None:
         own = {"model": spec.name, "night": night}
+        if light is not None:
+            rows = light.assign(night=night, available_at=as_of)
+            lake.put(connection, LIGHT_SCORE, own, rows[list(LIGHT_SCORE.columns)])
         lake.put(connection, PREDICTION, {**own, "available_at": as_of}, scored.predictions[list(PREDICTION.columns)])
         lake.put(connection, PROFILE, own, profiles[list(PROFILE.columns)])
 
     rails.lake.commit(write, message=f"shadow {spec.name} {night}", fence=scored.fence)
     served = of_night[of_night["tier"] != SHADOW]
+    rails.ledger.chronicle.keep("model", spec.name, night, _kept(served, profiles))
     return ShadowSummary(
         night=night,
         rows=len(scored.rows),
@@ -325,6 +334,42 @@ def _profiles(rails: Rails, spec: Spec, scored: _Scored, predictions: pd.DataFra
             found = {"column_name": name, "counts": counts.tolist(), "rows": int(counts.sum())}
             records.append({"model": spec.name, "version": number, **found})
     return pd.DataFrame(records, columns=[name for name in PROFILE.columns if name not in ("night", "available_at")])
+
+
+def _light_scores(rails: Rails, spec: Spec, scored: _Scored) -> pd.DataFrame | None:
+    """What the champion's light twin says of the night's rows, unseen, where errors have a price: whether the heavy
+    model is worth more than its twin is asked of both on the same rows. None where it is not asked, or nobody is
+    champion. A twin that does not score keeps nobody's answers back."""
+    champion = scored.roles.champion
+    if not spec.gate.is_priced or champion is None or not len(scored.rows):
+        return None
+    rails.lake.ensure(LIGHT_SCORE)
+    try:
+        scores = _score(registry.load(rails, spec.name, champion), scored.rows, champion, spec.target, light=True)
+    except Exception as error:  # whatever is wrong with its files was told when the champion was loaded
+        log.warning("the light twin of %s v%d does not score: %s", spec.name, champion, error)
+        return None
+    base = pd.DataFrame(
+        {"entity_id": scored.rows[spec.key].astype(str), "prediction_time": scored.rows["prediction_time"]}
+    ).reset_index(drop=True)
+    found = base.assign(
+        model=spec.name,
+        version=pd.array([champion] * len(base), dtype="Int32"),
+        score=spec.target.single(scores.values),
+        scores=pd.Series(spec.target.told(scores.values), dtype=object, index=base.index),
+    )
+    return found[found["score"].notna()]
+
+
+def _kept(served: pd.DataFrame, profiles: pd.DataFrame) -> ScoredFigures:
+    """What the pages show of the night's scoring; `profiles` from `_profiles`."""
+    filled: dict[int, dict[str, float]] = {}
+    for version, column, counts in zip(profiles["version"], profiles["column_name"], profiles["counts"], strict=True):
+        if any(counts):
+            share = float(profile.filled(np.asarray(counts, dtype=np.int64)))
+            filled.setdefault(int(version), {})[str(column)] = round(share, 4)
+    examples = {str(tier): str(own["request_id"].min()) for tier, own in served.groupby("tier")}
+    return ScoredFigures(examples=examples, filled=filled)
 
 
 def _cohorts(rows: pd.DataFrame) -> "pd.Series[Any]":

@@ -19,10 +19,11 @@ from tiltyard.answered import arm, request_log
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.judge import arrival, estimate, scoring
+from tiltyard.judge.night_figures import EvaluatedFigures
 from tiltyard.online import check
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails, recording_its_end, records_its_end
-from tiltyard.records import AnsweredHour, ShadowSummary, VersionFigures
+from tiltyard.records import AnsweredHour, EstimatedVersion, MeasuredVersion, ShadowSummary, VersionFigures
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION, Table
@@ -106,7 +107,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     rails.lake.ensure(EVALUATION)
     scored = rails.ledger.roles(spec.name, night).scored
     roles: dict[int | None, str] = {None: SAFE_DEFAULT} | {number: scored[number] for number in scored}
-    since = night_closing(truth.cutoff(spec, as_of) - spec.drift.window + clock.NIGHT)
+    since = window_since(spec, as_of)
     versions = tuple(roles)
     taught = truth.matured(rails, spec, as_of, versions=versions, since=since - (TEACHES - 1) * spec.drift.window)
     rows = evaluations(rails, spec, as_of, roles, taught[taught["night"] >= since], since)
@@ -120,16 +121,23 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     rails.lake.commit(write, message=f"evaluation {spec.name} {night}", fence=fence)
     request_log.deliver(rails)
     online, lookups = arm.record(rails, spec, as_of), check.check_lookups(rails, spec, as_of)
+    arrived = arrival.record(rails, spec, as_of)
+    rails.ledger.chronicle.keep("model", spec.name, night, _kept(spec, rows, estimated, arrived.report))
     return ShadowSummary(
         night=night,
         counts=truth.counts(rails, spec, as_of, since),
         metrics={_name(row["version"]): _figures(spec, row) for row in rows if row["slice"] == evaluation.ALL},
         default_loss=_default_loss(spec, taught[taught["night"] >= since], roles),
-        arrival=arrival.record(rails, spec, as_of),
+        arrival=arrived.streams,
         unanswered=unanswered(rails, spec, as_of),
         online=online,
         lookups=lookups,
     )
+
+
+def window_since(spec: Spec, as_of: datetime) -> date:
+    """The first night of the cohorts that an evaluation stands on."""
+    return night_closing(truth.cutoff(spec, as_of) - spec.drift.window + clock.NIGHT)
 
 
 def _default_loss(spec: Spec, matured: pd.DataFrame, roles: Mapping[int | None, str]) -> float | None:
@@ -249,6 +257,21 @@ def _figures(spec: Spec, row: Row) -> VersionFigures:
     """What the summary keeps of a version's row."""
     shown = ("role", "matured", "immature", "early", *spec.target.interval, *spec.target.headline)
     return VersionFigures.of({name: row[name] for name in shown})
+
+
+def _kept(spec: Spec, rows: list[Row], estimated: list[Row], arrived: arrival.ArrivalReport | None) -> EvaluatedFigures:
+    """What the pages show of the evaluation; `rows` and `estimated` are those of the tables."""
+    metrics: dict[str, MeasuredVersion] = {}
+    slices: dict[str, dict[str, MeasuredVersion]] = {}
+    shown = ("role", "matured", "immature", "early", *spec.target.interval, *spec.target.status_figures)
+    for row in rows:
+        figures, version = MeasuredVersion.of({name: row.get(name) for name in shown}), _name(row["version"])
+        if row["slice"] == evaluation.ALL:
+            metrics[version] = figures
+        else:
+            slices.setdefault(version, {})[str(row["slice"])] = figures
+    promised = {_name(row["version"]): EstimatedVersion.from_json(row) for row in estimated}
+    return EvaluatedFigures(metrics=metrics, slices=slices, estimated=promised, label_arrival=arrived)
 
 
 def _name(version: object) -> str:

@@ -6,7 +6,7 @@ training (train/leakage_gate.py) and the auditor of a file (audit.py) run the sa
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import duckdb
@@ -33,6 +33,8 @@ class RuleResult:
     """Rows that break it."""
     worst: str
     """The worst case in words, or why nothing could be judged; '' when there is none."""
+    sql: str = field(default="", compare=False)
+    """SQL of the rows that break it; '' when there is none, and where no rows of the table do."""
 
     def __str__(self) -> str:
         return f"{self.column}: {self.violations} of {self.rows} rows, worst: {self.worst}"
@@ -171,9 +173,12 @@ def tally(
         worst = dict(zip(broken, details[: len(broken)], strict=True))
         rows |= dict(zip(broken, details[len(broken) :], strict=True))
     return [
-        RuleResult(probe.rule, table, probe.column, rows.get(place, 0), row[place], _in_words(worst.get(place)))
+        RuleResult(
+            probe.rule, table, probe.column, rows.get(place, 0), row[place], _in_words(worst.get(place)),
+            f"select * from {relation} where {probe.breaks}" if row[place] else "",
+        )
         for place, probe in enumerate(probes)
-    ]
+    ]  # fmt: skip
 
 
 def _in_words(worst: object) -> str:
@@ -276,7 +281,9 @@ def repeated_prediction(connection: duckdb.DuckDBPyConnection, table: str, relat
     ).fetchone()
     assert row is not None
     rows, repeated, worst = row
-    return [RuleResult("repeated_prediction", table, key, rows, repeated, worst or "")]
+    names = f"({quoted(key)}, prediction_time)"
+    twice = f"select * from {relation} where {names} in (select {names} from ({sql}))" if repeated else ""
+    return [RuleResult("repeated_prediction", table, key, rows, repeated, worst or "", twice)]
 
 
 def label_among_features(

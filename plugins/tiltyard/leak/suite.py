@@ -86,9 +86,7 @@ def table_results(
 # -- grading ----------------------------------------------------------------------------------
 
 
-def grade(
-    rails: Rails, suite: suites.Suite, results: Sequence[RuleResult], subject: str
-) -> tuple[suites.SuiteResult, tuple[CheckResult, ...]]:
+def grade(rails: Rails, suite: suites.Suite, results: Sequence[RuleResult], subject: str) -> tuple[CheckResult, ...]:
     """Hold the rules' results to the leakage suite: one check result per rule and table, however many columns it has.
 
     Raises BadInput, naming file and line, for an expectation that is no leakage rule.
@@ -113,7 +111,7 @@ def grade(
         assert bool(outcome.success) == (not is_broken), "the expectation and the rule must agree"
         for table in dict.fromkeys(result.table for result in of_rule):
             checks.append(_of_table(check, table, [result for result in of_rule if result.table == table]))
-    return suite_result, tuple(checks)
+    return tuple(checks)
 
 
 def _of_table(check: CheckResult, table: str, results: Sequence[RuleResult]) -> CheckResult:
@@ -130,6 +128,8 @@ def _of_table(check: CheckResult, table: str, results: Sequence[RuleResult]) -> 
         success=not broken,
         observed=f"not judged: {results[0].worst}" if is_idle and results[0].worst else total,
         detail=check.detail.split(" Seen: ")[0] + (f" Seen: {examples}" if examples else ""),
+        rows=tuple(suites.RowsAt(result.sql, (result.column,)) for result in broken if result.sql),
+        place=check.place,
     )
 
 
@@ -167,22 +167,18 @@ def report(
     as_of: datetime,
     *,
     subject: str,
-    place: str | None = None,
     suite_name: str = SUITE,
     render: bool,
     record: bool = True,
 ) -> CheckReport:
     """Grade the rules' results by expectations/leakage.yaml, keep them (`record`) and render their page (`render`).
 
-    `subject`: the model, source or portfolio that the results are about; `place`: what their page is called, where that
-    is not its name.
+    `subject`: the model, source or portfolio that the results are about.
     """
     is_accepted = release.name(rails.settings) is not None
     suite = suites.load(rails.settings.expectations / "leakage.yaml", is_accepted=is_accepted)
-    suite_result, checks = grade(rails, suite, results, subject)
-    path = (
-        suites.render(rails, suite_name, place or subject, as_of, {subject: suite_result}, checks) if render else None
-    )
+    checks = grade(rails, suite, results, subject)
+    path = suites.draw(rails, suite_name, subject, as_of, checks) if render else None
     check_report = CheckReport(suite_name, night_closing(as_of), subject, checks, path)
     if record:
         suites.record(rails, [check_report], as_of)

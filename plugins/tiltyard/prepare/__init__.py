@@ -7,7 +7,8 @@ a source; `schedules`: when it comes; `landing`: the files that are due) → `tr
 what has to be made anew; `changed_columns`: what cannot be) → `checks` → `settling` (which table is good, by `graph`:
 which stands on which) → `publishing`, all run by `features`. What a night delivered: `deliveries` (when each was here)
 → `latency` (how long rows took) → `embargo` (what the nights say together); `column_profile` → `outage` (what fell
-silent) → `data_incidents`; `observation` is all of that for one night of one source. What is read of it: `popular`
+silent) → `data_incidents`; `observation` is all of that for one night of one source, and `source_figures` what its page
+shows of it. What is read of it: `popular`
 (what a model that ranks shows with its safe default), `frame` (features as they were known at each prediction), `truth`
 (predictions joined with labels, when they have come).
 """

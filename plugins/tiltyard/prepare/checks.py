@@ -37,7 +37,7 @@ from tiltyard.prepare.contracts import SourceContract, TableContract
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, portfolio
-from tiltyard.suites import Batch, CheckReport, CheckResult, Expectation, Suite, SuiteResult
+from tiltyard.suites import Batch, CheckReport, CheckResult, Expectation, RowsAt, Suite, SuiteResult
 from tiltyard.tables import PREDICTION
 
 __all__ = ["SUITES", "CheckReport", "CheckResult", "check_batch"]
@@ -67,15 +67,14 @@ def check_batch(
     source: str | None = None,
     tables: Collection[str] | None = None,
     snapshot: int | None = None,
-    render: bool = True,
     record: bool = True,
     strict: bool = True,
 ) -> CheckReport:
     """Hold the night that closes at `as_of` to a suite.
 
     Without `spec` and `source` the whole portfolio is judged; where `tables` are given, which are those that `source`
-    feeds, only these of the models that read one. Results go to ops.check_result and pages to the reports folder;
-    without `record` the caller keeps the results (suites.record), of several reports at once.
+    feeds, only these of the models that read one. Results go to ops.check_result; without `record` the caller keeps
+    them (suites.record), of several reports at once. Their page is `checks_page`.
 
     Failed expectations raise nothing; BadInput names file and line of an expectation that cannot be judged, the suite
     that does not exist, or the table that is missing. Not `strict`, what cannot be judged is a fault of its table
@@ -86,12 +85,9 @@ def check_batch(
         raise BadInput(f"There is no suite '{suite}'; the suites are {', '.join(SUITES)}.")
     specs = (spec,) if spec else _models(rails, source, tables)
     subject = spec.name if spec else ""
-    place = subject or source or "portfolio"
-    if spec is not None and source not in (None, spec.source):
-        place = f"{subject}.{source}"  # the page under the model's name is of its own source
     if suite == "leakage":
         chosen = _Chosen(specs, (source,) if source else tuple(sorted({each.source for each in specs})), tables)
-        return _leakage(rails, as_of, chosen, subject or place, place, snapshot, faults, render=render, record=record)
+        return _leakage(rails, as_of, chosen, subject or source or "portfolio", snapshot, faults, record=record)
     if suite == "freshness":
         sources = (source,) if source else (spec.source,) if spec else rails.settings.sources
         pages = _freshness(rails, as_of, sources, snapshot, faults)
@@ -102,8 +98,7 @@ def check_batch(
             raise BadInput("The suite predictions judges one model; name it.")
         pages = _predictions(rails, as_of, spec, snapshot)
     results = tuple(result for page in pages.values() for result in page.results)
-    path = suites.render(rails, suite, place, as_of, pages, results) if render else None
-    report = CheckReport(suite, night_closing(as_of), subject, results, path, faults.reasons)
+    report = CheckReport(suite, night_closing(as_of), subject, results, unjudged=faults.reasons)
     if record:
         suites.record(rails, [report], as_of)
     return report
@@ -178,6 +173,14 @@ _FRESHNESS = (
     "table_name", "rows_total", "rows_night", "usual_rows", "volume_ratio", "age_hours",
     "rows_landed", "undated_rows", "undated_share", "dated_after_ingest", "keyless_rows", *observation.OBSERVED,
 )  # fmt: skip
+_UNDATED = f"not coalesce(isfinite(available_at) and available_at >= {FIRST}, false)"
+_COUNTED = {
+    "undated_rows": _UNDATED,
+    "undated_share": _UNDATED,
+    "dated_after_ingest": "available_at > ingested_at",
+    "keyless_rows": "{key} is null",
+}
+"""Figure of a raw table that counts rows of the night → the rows that it counts, as SQL."""
 
 
 def _freshness(rails: Rails, as_of: datetime, sources: tuple[str, ...], snapshot: int | None, faults: _Faults) -> Pages:
@@ -210,13 +213,28 @@ def _source(rails: Rails, contract: SourceContract, as_of: datetime, snapshot: i
                 key = key if key in rails.lake.columns(table.raw) else None
                 freshness = _freshness_sql(rails, table.raw, key, as_of, snapshot, closed)
             sql = f"select *, {night.columns(table.raw)} from ({freshness})"
-            batch = Batch(table.raw, sql, _FRESHNESS, {"as_of": as_of.isoformat(), **limits(table)})
-            pages[table.raw] = suites.run_suite(rails, suite, batch, complete=True)
+            batch = Batch(table.raw, sql, _FRESHNESS, {"as_of": as_of.isoformat(), **limits(table)}, figures=True)
+            found = suites.run_suite(rails, suite, batch, complete=True)
+            pages[table.raw] = replace(
+                found, results=tuple(_with_rows(check, key, as_of, snapshot) for check in found.results)
+            )
     specs = [spec for spec in portfolio(rails.settings) if spec.source == source]
     views = sorted({view for spec in specs for view in spec.prediction.features})
     existing = [view for view in views if rails.lake.has(view)]
     observation.store(rails, night, latency.of_views(rails, existing, as_of, snapshot, source), as_of)
     return pages
+
+
+def _with_rows(check: CheckResult, key: str | None, as_of: datetime, snapshot: int | None) -> CheckResult:
+    """A check of a figure, with the rows that make the figure what it is, where it counts rows. `key`: as of
+    `_freshness_sql`."""
+    condition = _COUNTED.get(check.column or "")
+    if check.success or condition is None or (key is None and "{key}" in condition):
+        return check
+    landed = f"landed_night = date {text(night_closing(as_of).isoformat())}"
+    broken = condition.format(key=quoted(key or ""))
+    sql = f"select * from {stored(check.table, snapshot)} where {landed} and {broken}"
+    return replace(check, rows=(RowsAt(sql, tuple(name for name in ("available_at", key) if name and name in broken)),))
 
 
 def limits(table: TableContract) -> dict[str, float]:
@@ -409,18 +427,16 @@ def _leakage(
     as_of: datetime,
     chosen: _Chosen,
     subject: str,
-    place: str,
     snapshot: int | None,
     faults: _Faults,
     *,
-    render: bool,
     record: bool,
 ) -> CheckReport:
     """Every table that a model stands on, with its history: a late row brings an earlier `available_at`."""
     read = {table for spec in chosen.specs for table in spec.tables}
     tables = read if chosen.tables is None else {table for table in read if table in chosen.tables}
     tables |= {name for source in chosen.sources for name in leakage_suite.staging_tables(rails, source)}
-    report = CheckReport("leakage", night_closing(as_of), subject, (), None)
+    report = CheckReport("leakage", night_closing(as_of), subject, ())
     with faults.of(*sorted(tables)):
         declared = partial(_declared, columns.read(rails.settings), _zones(rails))
         of_table = _shared(rails, as_of, snapshot).rules
@@ -435,7 +451,7 @@ def _leakage(
             raw = contracts.raw_tables(rails.settings, source) if source in contracts.sources(rails.settings) else ()
             with faults.of(*raw), suites.one_view(rails):
                 results += latency.backfill_results(rails, source, as_of, snapshot)
-        report = leakage_suite.report(rails, results, as_of, subject=subject, place=place, render=render, record=record)
+        report = leakage_suite.report(rails, results, as_of, subject=subject, render=False, record=record)
     return replace(report, unjudged=faults.reasons)
 
 

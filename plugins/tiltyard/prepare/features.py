@@ -17,7 +17,17 @@ from datetime import date, datetime, timedelta
 from tiltyard import release, suites
 from tiltyard.clock import NIGHT, night_closing
 from tiltyard.errors import BadInput, CheckFailed, Fenced, TiltyardError, Unavailable
-from tiltyard.prepare import changed_columns, checks, contracts, deliveries, publishing, schedules, settling
+from tiltyard.prepare import (
+    changed_columns,
+    checks,
+    checks_page,
+    contracts,
+    deliveries,
+    publishing,
+    schedules,
+    settling,
+    source_figures,
+)
 from tiltyard.prepare import ingest as ingesting
 from tiltyard.prepare import transform as transforming
 from tiltyard.prepare.fetch import step as fetching
@@ -113,6 +123,7 @@ def build_night(
             error = str(failure) or type(failure).__name__
             errors.append(failure)
         published = end(rails, source, as_of)
+        source_figures.keep(rails, source, as_of)
         if not error and not published.published:
             errors.append(CheckFailed(complaint(published.unpublished, published.night)))
         nights[source] = SourceNight(
@@ -230,7 +241,7 @@ def _judged(
     with transforming.alone(rails):
         snapshot = rails.lake.snapshot()
     made = [table for table in tables if table not in build.failed]  # of the others dbt has said what is wrong
-    reports = _reports(rails, source, made, as_of, snapshot, render)
+    reports = _reports(rails, source, made, as_of, snapshot)
     suites.record(rails, reports, as_of)
     reasons, late = held(reports, ingesting.quarantined(rails, source, night)), _late(rails, feeding, source, as_of)
     faults = settling.at_fault(tables, night, failed=build.failed, held=reasons, late=late)
@@ -239,6 +250,7 @@ def _judged(
     before = rails.ledger.table_states(until=night)
     given = [state for state in before if state.table not in tables and feeding.is_fed(state.table)]
     states = settling.settle(feeding.graph, settled, night, faults=faults, given=given)
+    page = checks_page.draw(rails, feeding, source, as_of, reports, states) if render else None
     return FeaturesSummary(
         snapshot=snapshot,
         release=release.name(rails.settings),
@@ -249,7 +261,7 @@ def _judged(
             *deliveries.missing(rails, source, as_of),
             *_columns_changed(rails, source, night, snapshot),
         ),
-        reports=tuple(sorted({str(report.report_path) for report in reports if report.report_path})),
+        reports=(page,) if page else (),
         states=publishing.counted_states(states),
         published=tuple(state.table for state in states if state.is_published),
         unpublished=tuple(state for state in states if not state.is_published),
@@ -278,16 +290,14 @@ def _recorded(rails: Rails, source: str, night: date, summary: FeaturesSummary) 
     return summary
 
 
-def _reports(
-    rails: Rails, source: str, tables: Collection[str], as_of: datetime, snapshot: int, render: bool
-) -> list[CheckReport]:
+def _reports(rails: Rails, source: str, tables: Collection[str], as_of: datetime, snapshot: int) -> list[CheckReport]:
     """What every suite says of the batch: a table is judged once, however many models read it. What cannot be judged is
     at fault itself, and nobody else."""
     is_read = any(not set(spec.tables).isdisjoint(tables) for spec in portfolio(rails.settings))
     return [
         checks.check_batch(
-            rails, suite, as_of, source=source, tables=frozenset(tables), snapshot=snapshot, render=render,
-            record=False, strict=False,
+            rails, suite, as_of, source=source, tables=frozenset(tables), snapshot=snapshot, record=False,
+            strict=False,
         )
         for suite in ("freshness", "features", "leakage")
         if suite == "freshness" or is_read

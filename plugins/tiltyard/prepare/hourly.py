@@ -142,7 +142,7 @@ def _states(
     made = frozenset(table for table in tables if table not in build.failed)
     reports = [
         checks.check_batch(
-            rails, suite, as_of, source=source, tables=made, snapshot=snapshot, render=False, record=False, strict=False
+            rails, suite, as_of, source=source, tables=made, snapshot=snapshot, record=False, strict=False
         )
         for suite in SUITES
     ]

@@ -33,6 +33,8 @@ from tiltyard.words import counted
 log = logging.getLogger(__name__)
 
 QUARANTINED = "file_quarantined"
+MENDED = "file_mended"
+"""Kind of the ledger's event of a file that was refused and landed under its name since."""
 """Kind of the ledger's event for a file that was put into quarantine."""
 TOLD = timedelta(days=7)
 """For so many nights it is told."""
@@ -123,12 +125,13 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
             detail = {"source": source, "file": _name(file), "reason": reason}
             rails.ledger.add_event(QUARANTINED, "", night, detail)
         refused = [(file, landing.put_away(rails.settings, source, file, reason, night)) for file, reason in refused]
+        _tell_mended(rails, source, night, [file for files in loaded.values() for file in files])
         is_first_look = not _has_looked(lake.connection, source, as_of)
         if loaded or is_first_look:
 
             def work(connection: duckdb.DuckDBPyConnection) -> None:
                 for files in loaded.values():
-                    _append(connection, files[0].table)
+                    append(connection, files[0].table)
                 if loaded:
                     _record(connection, loaded, as_of, moment)
                 if is_first_look:
@@ -190,14 +193,28 @@ def _refused(
         if event.night is not None
     ]
     refused = {(file.source, file.file): file for file in files if wanted(file)}
+    for event in rails.ledger.events(kind=MENDED, since=since) if refused else ():
+        key = str(event.detail["source"]), str(event.detail["file"])
+        if event.night is not None and key in refused and refused[key].night <= event.night:
+            del refused[key]
     for mended in _landed_since(rails, refused.values()):
         del refused[mended]
     return tuple(refused.values())
 
 
+def _tell_mended(rails: Rails, source: str, night: date, files: Sequence[LandingFile]) -> None:
+    """Put down which of these files, which land now, had been refused before. Who is killed before they have landed
+    tells it again, or has them refused again, later."""
+    refused = {event.detail.get("file") for event in rails.ledger.events(kind=QUARANTINED) if files}
+    for name in sorted({*map(_name, files)} & {name for name in refused if isinstance(name, str)}):
+        rails.ledger.add_event(MENDED, "", night, {"source": source, "file": name})
+
+
 def _landed_since(rails: Rails, files: Collection[QuarantinedFile]) -> set[tuple[str, str]]:
     """(source, table and file) of those of the files that were mended and have landed under their name since."""
-    if not files or not rails.lake.has(LANDED_FILE):
+    if (
+        not files or not rails.lake.is_open or not rails.lake.has(LANDED_FILE)
+    ):  # of a home from before there were events
         return set()
     rows = rails.lake.connection.execute(
         f"select source, table_name || '/' || file, max(landed_night) from {identifier(LANDED_FILE)} "
@@ -319,7 +336,10 @@ def _sift(rails: Rails, contract: SourceContract, as_of: datetime) -> _Sifted:
         elif file.has_rows and file.sha256 in before.digests:
             sifted.repeated += 1
         elif path.name in before.files:
-            reason = "a file of this name has landed before with other content; send corrections under a new name"
+            reason = (
+                "a file of this name has landed before with other content; where it is the mended one, tiltyard "
+                f"replace {contract.name} FILE takes it in place of that"
+            )
             sifted.refused.append((file, reason))
         elif file.has_rows and file.sha256 in {earlier.sha256 for earlier in fresh}:
             sifted.repeated += 1
@@ -447,7 +467,22 @@ def _count(
     return Counter({name: sum(count[place] for count in counts) for place, name in enumerate(names, start=2)})
 
 
-def _append(connection: duckdb.DuckDBPyConnection, table: TableContract) -> None:
+def stamp(rails: Rails, source: str) -> datetime:
+    """When a load of a source is written that begins now."""
+    return _stamp(rails.lake.connection, source, clock.now())
+
+
+def staged(rails: Rails, file: LandingFile, stamps: Mapping[str, str]) -> int:
+    """Read the rows of one file for `append`, and return their number. Raises BadInput where they cannot be read."""
+    rails.lake.ensure(Table(file.table.raw, file.table.raw_columns))
+    good, bad = _stage(rails.lake.connection, [file], stamps)
+    if bad:
+        raise BadInput(f"{file.path} cannot be taken: {bad[0][1]}. Nothing was replaced.")
+    _count(rails.lake.connection, file.table.name, good, None)
+    return file.rows
+
+
+def append(connection: duckdb.DuckDBPyConnection, table: TableContract) -> None:
     """Move the staged rows of a table to its raw table."""
     names = ", ".join(f'"{name}"' for name in table.raw_columns)
     connection.execute(f'insert into {identifier(table.raw)} ({names}) select {names} from temp."{_batch(table.name)}"')

@@ -73,6 +73,11 @@ class Feeding:
         stamp = transform.manifest_path(settings).stat()
         return cls(*_graph(settings, stamp.st_mtime_ns, stamp.st_size))
 
+    @classmethod
+    def as_built(cls, settings: Settings) -> "Feeding | None":
+        """The same, for whoever does not wait for dbt to read the project; None where it was never built here."""
+        return cls.of_every_source(settings) if transform.was_built(settings) else None
+
     def raw(self, source: str) -> tuple[str, ...]:
         """The raw tables of a source."""
         return tuple(table for table, owner in self.sources.items() if owner == source)

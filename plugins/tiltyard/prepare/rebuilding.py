@@ -24,6 +24,8 @@ PENDING = ""
 """Digest of a table whose rebuild did not come to its end."""
 SQL, COLUMNS = "its SQL changed", "its columns in the .yml changed"
 ASKED = "somebody asked for it"
+REPLACED = "replaced"
+"""Digest of a table that a delivery was replaced under."""
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|\w+|\S", re.DOTALL)
 _STAMP = re.compile(r"coalesce\(cast\(getvariable\('built_at'\) as timestamptz\), cast\('[^']*' as timestamptz\)\)")
 
@@ -94,6 +96,8 @@ def _reason(text: Text, kept: str | None, is_asked: bool) -> str | None:
         return ASKED
     if kept is None or kept == text.digest:
         return None
+    if kept == REPLACED:
+        return "a delivery that it is made of was replaced"
     if kept == PENDING:
         return "its last rebuild did not come to its end"
     sql, columns = (new != old for new, old in zip(text.digest.split("."), kept.split("."), strict=True))
@@ -220,6 +224,11 @@ def begin(rails: Rails, plan: Plan, at: datetime) -> None:
     """Put down that these tables are being made anew: whoever is killed meanwhile leaves some of them by the new text
     and some by the old one, and somebody may take the new one back."""
     _put(rails, dict.fromkeys(plan.rebuilt, PENDING), at)
+
+
+def pending(rails: Rails, source: str, tables: Collection[str], at: datetime) -> None:
+    """Put down that these tables of a source are to be made anew, since a delivery under them is another one."""
+    _put(rails, {**dict.fromkeys(tables, REPLACED), _of_source(source): PENDING}, at)
 
 
 def keep(

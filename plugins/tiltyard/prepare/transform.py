@@ -36,6 +36,8 @@ GRACE_S = 60.0
 """Seconds in which dbt comes to its end once its limit has passed."""
 AGAIN_S = 1.0
 """Seconds after which what still runs is interrupted again."""
+DOCUMENT = "docs generate"
+"""dbt's command for its pages."""
 TESTS = ("resource_type:test", "resource_type:unit_test")
 """How dbt selects its tests."""
 _TOO_LONG = (
@@ -251,6 +253,12 @@ def _complain(failed: Sequence[Node]) -> None:
         )
 
 
+def document(settings: Settings, work: Path) -> None:
+    """Let dbt write its documentation of a project, as one page, into `work`. Raises BadInput where that does not
+    parse."""
+    _run(settings, DOCUMENT, "--empty-catalog", "--static", work=work)
+
+
 def parse(settings: Settings, work: Path) -> None:
     """Let dbt read a project and say whether it holds together; its working files go to `work`. Raises BadInput."""
     _run(settings, "parse", work=work)
@@ -283,10 +291,10 @@ def _results(
     work.mkdir(parents=True, exist_ok=True)
     flags = ["--project-dir", str(settings.dbt), "--profiles-dir", str(settings.dbt), "--log-path", str(work / "logs")]
     flags += ["--target-path", str(work / "target"), "--log-level", "none", "--log-level-file", "info"]
-    flags.append("--write-json" if command in ("build", "parse") else "--no-write-json")
+    flags.append("--write-json" if command in ("build", "parse", DOCUMENT) else "--no-write-json")
     with _environment(_profile(settings)), dbt_plugin.connecting(settings, built_at):
         try:
-            outcome = dbtRunner().invoke([command, *flags, *arguments])
+            outcome = dbtRunner().invoke([*command.split(), *flags, *arguments])
         finally:
             _close(DuckDBConnectionManager)
     results = getattr(outcome.result, "results", None) or []
@@ -311,11 +319,20 @@ def _read_manifest(path: Path, modified_ns: int) -> dict[str, Any]:
 
 def manifest_path(settings: Settings) -> Path:
     """Where it lies. Parses the project where it was never built or parsed here."""
-    path = settings.home / "dbt" / "manifest.json"
+    path = _manifest(settings)
     if not path.exists():
         invoke(settings, "parse")
         _keep_manifest(settings)
     return path
+
+
+def was_built(settings: Settings) -> bool:
+    """Whether the project was ever built or parsed here."""
+    return _manifest(settings).exists()
+
+
+def _manifest(settings: Settings) -> Path:
+    return settings.home / "dbt" / "manifest.json"
 
 
 def _keep_manifest(settings: Settings) -> None:

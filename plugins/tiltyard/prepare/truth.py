@@ -21,7 +21,7 @@ from tiltyard import clock
 from tiltyard.rails import Rails
 from tiltyard.records import LabelCounts
 from tiltyard.spec import Spec
-from tiltyard.tables import PREDICTION
+from tiltyard.tables import LIGHT_SCORE, PREDICTION
 
 MATURED = (
     "request_id", "version", "role", "entity_id", "prediction_time", "score", "tier", "slices", "night", "label",
@@ -266,6 +266,28 @@ def side_by_side(
     numbers = {"label": "float64", **{f"v{int(number)}": spec.target.score_dtype for number in versions}}
     flags = dict.fromkeys(("is_matured", "is_early", "is_outside"), "bool")
     return frame.astype({"night": "int64", "scored_on": "int64", **flags, **numbers})
+
+
+def answered(rails: Rails, spec: Spec, as_of: datetime, since: date) -> pd.DataFrame:
+    """What was answered on matured cohorts from `since` on, whoever answered, and what the champion's light twin would
+    have said: night (date ordinal of the cohort), score, light (missing where it was not asked), label; by cohort and
+    prediction time. Scores and labels are as in `matured`."""
+    rails.lake.ensure(PREDICTION)
+    rails.lake.ensure(LIGHT_SCORE)
+    sql = f"""
+        with {_joined(rails, spec, as_of)},
+        twins as (
+            select entity_id, prediction_time, {spec.target.stored} as light from {{{LIGHT_SCORE}}}
+            where model = $model and night >= $scored_since::date
+        )
+        select {ORDINAL.removesuffix("as ordinal")} as night, {spec.target.stored} as score, light, label
+        from joined left join twins using (entity_id, prediction_time)
+        where is_matured and label is not null and tier != 'shadow'
+        order by joined.night, prediction_time, entity_id
+    """
+    frame = rails.lake.query(sql, as_of, _params(spec, as_of, since))
+    kinds = {"night": "int64", "score": spec.target.score_dtype, "light": spec.target.score_dtype}
+    return frame.astype({**kinds, "label": "float64"})
 
 
 def labels(rails: Rails, spec: Spec, as_of: datetime) -> str:

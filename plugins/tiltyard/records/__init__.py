@@ -2,10 +2,11 @@
 the data that came) → `figures` (how good something was) → `publication` (what is in service) → `release` (which
 texts are) → `finding` (what drift tells the governor) → `evidence` (what a decision stands on) → `summary` (what a
 stage says of a night) → `entry` (what the ledger keeps), `operation` (what a person does by hand), `told` (what people
-are told).
+are told), `cost` (what a night has used) and `worth` (what a model is worth).
 """
 
 from tiltyard.records.base import Instant, JsonObject, Record
+from tiltyard.records.cost import Cost, Stored, Usage
 from tiltyard.records.delivered import (
     DataIncident,
     DataIncidentChange,
@@ -14,6 +15,8 @@ from tiltyard.records.delivered import (
     Embargo,
     FeatureValue,
     FetchedTable,
+    Freshness,
+    LandedFile,
     LatencyReport,
     LatencyVerdict,
     QuarantinedFile,
@@ -53,7 +56,15 @@ from tiltyard.records.evidence import (
     SliceMean,
     TrainedFrom,
 )
-from tiltyard.records.figures import ArmFigures, FilledFeature, Interval, Measured, VersionFigures
+from tiltyard.records.figures import (
+    ArmFigures,
+    EstimatedVersion,
+    FilledFeature,
+    Interval,
+    Measured,
+    MeasuredVersion,
+    VersionFigures,
+)
 from tiltyard.records.finding import (
     Broken,
     Cause,
@@ -95,10 +106,13 @@ from tiltyard.records.summary import (
     WatchVerdict,
 )
 from tiltyard.records.told import Fact, Message, Occasion, PagePrecision, Sending, Weight
+from tiltyard.records.worth import ADVICE, Advice, Gain, Worth
 
 __all__ = [
+    "ADVICE",
     "SUMMARIES",
     "AcceptedRelease",
+    "Advice",
     "AnsweredHour",
     "ArmFigures",
     "Broken",
@@ -107,6 +121,7 @@ __all__ = [
     "ChallengerDecision",
     "CohortArrival",
     "Compared",
+    "Cost",
     "Criterion",
     "CriterionStatus",
     "DataIncident",
@@ -118,6 +133,7 @@ __all__ = [
     "Drawing",
     "DriftSummary",
     "Embargo",
+    "EstimatedVersion",
     "Event",
     "EvidenceRecord",
     "Explanation",
@@ -128,6 +144,8 @@ __all__ = [
     "FetchedTable",
     "FilledFeature",
     "Finding",
+    "Freshness",
+    "Gain",
     "GovernorAction",
     "GovernorSummary",
     "Harm",
@@ -140,11 +158,13 @@ __all__ = [
     "LabelCounts",
     "LakeMaintenanceSummary",
     "LakeSize",
+    "LandedFile",
     "LatencyReport",
     "LatencyVerdict",
     "LearnedScale",
     "LookupCheck",
     "Measured",
+    "MeasuredVersion",
     "Message",
     "Missing",
     "Occasion",
@@ -183,14 +203,17 @@ __all__ = [
     "StageRun",
     "State",
     "Status",
+    "Stored",
     "Summary",
     "TableState",
     "TrainedFrom",
     "TrainingSummary",
+    "Usage",
     "Version",
     "VersionFacts",
     "VersionFigures",
     "Watch",
     "WatchVerdict",
     "Weight",
+    "Worth",
 ]

@@ -97,6 +97,28 @@ class LatencyReport(Record):
     """The picture of these nights; None when there was nothing to draw."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Freshness(Record):
+    """How old the newest row of a source's table is."""
+
+    newest: Instant | None
+    """When it became known; None for a table without rows."""
+    age_hours: float | None
+    """Hours from then until the end of the night; None for a table without rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandedFile(Record):
+    """A delivery that has landed."""
+
+    file: str
+    """Folder and name of the file, like `login/2025-02-05.parquet`."""
+    rows: int
+    """Number of its rows."""
+    landed_at: Instant
+    """When it was landed, wall clock."""
+
+
 class DataIncidentKey(NamedTuple):
     """What tells one data incident of a source from another."""
 

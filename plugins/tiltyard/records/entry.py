@@ -85,6 +85,8 @@ class VersionFacts(Record):
     """99th percentile for one row, in milliseconds."""
     size_mb: float | None = None
     """Size of its files, in megabytes."""
+    fit_cpu_s: dict[str, float] = field(default_factory=dict)
+    """`heavy`, `light` → CPU seconds that tuning and fitting it took; empty where that was not measured."""
     parity: Parity | None = None
     """How far the ONNX files are from the models."""
     reasons: tuple[str, ...] = ()

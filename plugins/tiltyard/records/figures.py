@@ -157,3 +157,41 @@ class Measured(Record, WithFigures[Interval]):
         named = {name: figure for name, figure in intervals.items() if name in names}
         more = {name: figure for name, figure in intervals.items() if name not in names}
         return cls.from_json({**named, **values, "more": more})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredVersion(VersionFigures):
+    """How good one version was on matured truth, with the figures that are shown and not compared."""
+
+    log_loss: float | None = None
+    """Log loss, in nats; None where nothing has matured, and of a number."""
+    positive_rate: float | None = None
+    """Share of positive labels; None where nothing has matured, and of a number."""
+    mean_score: float | None = None
+    """Mean score, in the label's unit; None where nothing has matured, and of a probability."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatedVersion(Record):
+    """What the scores of one version promise of the rows whose truth has not come. Nothing decides on it."""
+
+    role: str
+    """The version's role on the night."""
+    rows: int
+    """Number of rows without truth."""
+    is_calibrated: bool
+    """Whether matured rows corrected the scores."""
+    calibration_rows: int
+    """Number of those rows."""
+    brier: float | None
+    """Estimated Brier score; None where it cannot be estimated, as are all that follow."""
+    brier_low: float | None
+    """Lower end of its 95 % interval."""
+    brier_high: float | None
+    """Upper end of its 95 % interval."""
+    log_loss: float | None
+    """Estimated log loss, in nats."""
+    auc: float | None
+    """Estimated area under the ROC curve."""
+    positive_rate: float | None
+    """Estimated share of positive labels."""

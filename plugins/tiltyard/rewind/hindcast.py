@@ -31,7 +31,7 @@ from tiltyard.errors import BadInput, Fenced, Stopped, TiltyardError, Unavailabl
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, scoring, shadow
 from tiltyard.online import fill
-from tiltyard.prepare import features, ingest
+from tiltyard.prepare import features, ingest, source_figures
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.prepare.transform import BuildSummary
 from tiltyard.rails import Rails
@@ -267,6 +267,8 @@ def _played(
     if published is not None:
         say("online features", 1.0)
         fill.fill_night(rails, published)
+        for source in rails.settings.sources:
+            source_figures.keep(rails, source, published)
     days = [night_closing(as_of) for as_of in nights]
     ended = ended_early(rails, days)
     models = {spec.name: tallies[spec.name].closed(ended.get(spec.name, ()), owed.get(spec.name, ())) for spec in specs}

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from tiltyard.records import JsonObject
 
 MODEL = "sla_breach"
+ENTITY = "INC0034435"
+"""A ticket of the last day that `make up` plays, of which everything is known."""
 VALUE = Annotated[float, Field(allow_inf_nan=False)] | bool | Annotated[str, Field(max_length=1000)] | None
 
 
@@ -23,7 +25,7 @@ class Described(BaseModel):
 class Row(Described):
     """What is to be predicted. With an entity, features that are not given are looked up as they are known now."""
 
-    entity_id: str | None = Field(None, min_length=1, max_length=1000, examples=["INC0000045"])
+    entity_id: str | None = Field(None, min_length=1, max_length=1000, examples=[ENTITY])
     keys: dict[str, str] | None = Field(
         None, description="Other keys of the feature views, where the entity's own row does not say.", examples=[{}]
     )
@@ -154,14 +156,14 @@ PREDICT: Route = {
     "summary": "Score rows",
     "responses": {200: {"model": PredictResponse}, **_refusals(400, 401, 403, 404, 409, 413, 415, 422, 429)},
     "openapi_extra": _body(
-        {"rows": [{"entity_id": "INC0000045"}, {"features": {"priority": "1 - Critical"}}]},
+        {"rows": [{"entity_id": ENTITY}]},
     ),
 }
 EXPLAIN: Route = {
     "response_model": None,
     "summary": "Explain one row's score",
     "responses": {200: {"model": ExplainResponse}, **_refusals(400, 401, 403, 404, 413, 415, 422, 429, 503)},
-    "openapi_extra": _body({"rows": [{"entity_id": "INC0000045"}]}),
+    "openapi_extra": _body({"rows": [{"entity_id": ENTITY}]}),
 }
 MODELS: Route = {
     "response_model": None,

@@ -48,6 +48,8 @@ class Batch:
     empty: bool = False
     """Whether it has no rows: then only expectations about the table as a whole are judged; the others would be
     vacuous."""
+    figures: bool = False
+    """Whether it is one row of figures about the table, and no rows of it: then what was seen is the figure."""
 
 
 def patch_gx() -> None:
@@ -69,10 +71,11 @@ def patch_gx() -> None:
 def load_gx() -> ModuleType:
     """Great Expectations, imported with its telemetry off; about 3 s the first time."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    import great_expectations
-
+    # before the import, which tells hundreds of lines about itself
     for name in ("", ".validator.validator", ".data_context.types.base"):
         logging.getLogger(f"great_expectations{name}").setLevel(logging.ERROR)
+    import great_expectations
+
     patch_gx()
     return great_expectations
 

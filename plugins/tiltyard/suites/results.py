@@ -1,4 +1,4 @@
-"""What suites find: results and reports, kept in `ops.check_result`, and their pages for people."""
+"""What suites find: results and reports, and where the rows are that break a check. Kept in `ops.check_result`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +11,16 @@ from tiltyard.lake import identifier, put
 from tiltyard.rails import Rails
 from tiltyard.suites.expectations import Severity
 from tiltyard.tables import CHECK_RESULT
+
+
+@dataclass(frozen=True)
+class RowsAt:
+    """Where the rows are that break a check. They are read when a page shows them, and nowhere else."""
+
+    sql: str
+    """SQL of all of them, with all their columns."""
+    columns: tuple[str, ...] = ()
+    """The columns that they break it in; empty where it is the row as a whole."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +41,21 @@ class CheckResult:
     """What was seen, in words."""
     detail: str
     """Why the check is there, and the first offending values."""
+    limit: str = ""
+    """What it allows, in words; empty where its name says it all."""
+    rows: tuple[RowsAt, ...] = ()
+    """Where the rows are that break it; empty where it is about the table as a whole."""
+    place: str = ""
+    """File and line of the suite that says so."""
+
+    @property
+    def said(self) -> str:
+        """What was seen, and what is allowed."""
+        return f"{self.observed}, {self.limit}" if self.limit else self.observed
 
     def __str__(self) -> str:
         where = f"{self.table}.{self.column}" if self.column else self.table
-        return f"{where}: {self.name}: {self.observed}. {self.detail}"
+        return f"{where}: {self.name}: {self.said}. {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +71,7 @@ class CheckReport:
     results: tuple[CheckResult, ...]
     """One per expectation and table."""
     report_path: str | None = None
-    """Its page, relative to settings.reports; None when nothing was rendered."""
+    """Its own page, relative to settings.reports; None where none was drawn, or where it is on one with others."""
     unjudged: Mapping[str, str] = field(default_factory=dict)
     """Table → why it could not be judged, where that was asked not to stop the others."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
-from tiltyard.suites import gx
+from tiltyard.suites import gx, offending
 from tiltyard.suites.expectations import Expectation, Suite, closest, parameters
 from tiltyard.suites.gx import Batch
 from tiltyard.suites.results import CheckResult
@@ -25,8 +25,6 @@ _turn = threading.RLock()
 class SuiteResult:
     """What a suite found on one batch."""
 
-    validation: "ExpectationSuiteValidationResult | None"
-    """Great Expectations' own result; None when there was nothing to judge."""
     outcomes: "tuple[tuple[int, ExpectationValidationResult], ...]"
     """(index of the expectation in the suite, Great Expectations' result of it), in the order of the suite."""
     results: tuple[CheckResult, ...]
@@ -38,8 +36,8 @@ def run_suite(
 ) -> SuiteResult:
     """Hold `batch` to the expectations of `suite` (to those with these indices, when `only` is given).
 
-    `complete` keeps every offending row in GX's result: for small batches. Raises BadInput, naming file and line, for
-    an expectation that cannot be judged on this batch.
+    `complete` lets GX name the offending rows where an expectation is SQL of its own: for small batches. Raises
+    BadInput, naming file and line, for an expectation that cannot be judged on this batch.
     """
     indices = list(only) or list(range(len(suite.expectations)))
     if batch.empty:
@@ -47,12 +45,12 @@ def run_suite(
     for index in indices:
         _check_against(suite, index, batch)
     if not indices:
-        return SuiteResult(None, (), ())
+        return SuiteResult((), ())
     with _turn, gx.quiet():
         validation = gx.session(rails.settings).validate(suite, batch, indices, complete=complete)
     outcomes = tuple(zip(indices, _in_order(validation, suite, indices), strict=True))
-    results = tuple(_result(suite, index, batch, outcome) for index, outcome in outcomes)
-    return SuiteResult(validation, outcomes, results)
+    results = tuple(_result(rails, suite, index, batch, outcome) for index, outcome in outcomes)
+    return SuiteResult(outcomes, results)
 
 
 def _in_order(
@@ -93,14 +91,23 @@ def _check_against(suite: Suite, index: int, batch: Batch) -> None:
             )
 
 
-def _result(suite: Suite, index: int, batch: Batch, outcome: "ExpectationValidationResult") -> CheckResult:
+def _place(rails: Rails, suite: Suite, index: int) -> str:
+    """File and line of an expectation, below the checkout or the release that it is of."""
+    where, above = suite.where(index), f"{rails.settings.expectations.parent}/"
+    return where.removeprefix(above)
+
+
+def _result(
+    rails: Rails, suite: Suite, index: int, batch: Batch, outcome: "ExpectationValidationResult"
+) -> CheckResult:
     expectation = suite.expectations[index]
     trouble = _trouble(outcome.exception_info or {})
     if trouble:
         raise BadInput(f"{suite.where(index)}: {expectation.type} cannot be judged on {batch.table}: {trouble}.")
-    observed, examples = _observed(outcome.result or {})
-    column = expectation.kwargs.get("column")
-    why = expectation.why
+    found = outcome.result or {}
+    observed, examples = offending.in_words(found, figures=batch.figures)
+    column, why = expectation.kwargs.get("column"), expectation.why
+    evaluated = dict(outcome.expectation_config.kwargs) if outcome.expectation_config else {}
     return CheckResult(
         table=batch.table,
         name=expectation.type.removeprefix("expect_"),
@@ -109,6 +116,9 @@ def _result(suite: Suite, index: int, batch: Batch, outcome: "ExpectationValidat
         success=bool(outcome.success),
         observed=observed,
         detail=why if outcome.success or not examples else f"{why} Seen: {examples}",
+        limit=offending.limit({**expectation.kwargs, **evaluated}, figures=batch.figures),
+        rows=() if outcome.success or batch.figures else offending.rows(expectation, batch, found),
+        place=_place(rails, suite, index),
     )
 
 
@@ -118,20 +128,6 @@ def _trouble(info: Mapping[str, Any]) -> str | None:
         return str(info.get("exception_message") or "it failed").strip().splitlines()[0]
     nested = (value for value in info.values() if isinstance(value, dict))
     return next((text for text in map(_trouble, nested) if text), None)
-
-
-def _observed(result: Mapping[str, Any]) -> tuple[str, str]:
-    """What was seen, in words, and a few offending values."""
-    rows = (result.get("details") or {}).get("unexpected_rows") if isinstance(result.get("details"), dict) else None
-    examples = rows[:5] if isinstance(rows, list) else result.get("partial_unexpected_list") or []
-    unique = list(dict.fromkeys(str(example) for example in examples))
-    if "unexpected_count" in result:
-        share = result.get("unexpected_percent") or 0.0
-        text = f"{result['unexpected_count']} of {result.get('element_count', 0)} rows ({share:.1f} %)"
-    else:
-        value = result.get("observed_value")
-        text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text, ", ".join(unique[:5])
 
 
 @contextmanager

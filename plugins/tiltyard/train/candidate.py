@@ -338,6 +338,7 @@ def _facts(
         device=plan.device.name,
         device_reason=plan.device.reason,
         metrics=fitted.metrics,
+        fit_cpu_s=fitted.cpu_s,
         bounds=None if targets.of(spec.label).is_learned else spec.target.bounds,
         label=None if targets.of(spec.label).is_learned else spec.label.digest,
         labels_outside_bounds=prepared.outside,

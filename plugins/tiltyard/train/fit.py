@@ -6,8 +6,10 @@ kind says: of a yes or no and of classes the Brier score, of a number the mean a
 """
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +139,8 @@ class Fitted:
     """Share of each feature in the mean |SHAP value|."""
     held_out: HeldOut
     """What is drawn of the held-out rows."""
+    cpu_s: dict[str, float]
+    """`heavy`, `light` → CPU seconds of this process that tuning and fitting it took."""
 
 
 def fit(
@@ -155,25 +159,39 @@ def fit(
 
     `plan`: what is trained as the heavy model; `tuned`: what tuning these rows gave, where somebody has done it.
     """
-    fitter = Fitter(encoding, seed, threads, target, plan)
-    tuned = tuned or tune(fitter, rows, parts, trials)
-    params = replace(tuned.params, light_C=_tune_light(fitter, rows, parts, tuned.params))
-    log.info("tuned in %d trials: %s", len(tuned.trials), params)
+    fitter, cpu_s = Fitter(encoding, seed, threads, target, plan), {"heavy": 0.0, "light": 0.0}
     older, newest = rows.take(parts.older), rows.take(parts.held_out)
-    heavy, light = fitter.heavy(older, params), fitter.light(older, params)
+    with _timed(cpu_s, "heavy"):
+        tuned = tuned or tune(fitter, rows, parts, trials)
+    with _timed(cpu_s, "light"):
+        params = replace(tuned.params, light_C=_tune_light(fitter, rows, parts, tuned.params))
+        light, whole_light = fitter.light(older, params), fitter.light(rows, params)
+    chosen = ", ".join(f"{key} {value}" for key, value in params.heavy.items())
+    log.info("tuned in %d trials: %s", len(tuned.trials), chosen)
+    with _timed(cpu_s, "heavy"):
+        heavy, whole_heavy = fitter.heavy(older, params), fitter.heavy(rows, params)
     scores = {"heavy": fitter.score(heavy, newest.matrix), "light": fitter.score(light, newest.matrix)}
     explained = newest.matrix[:: -(-len(newest.label) // EXPLAINED)]
     moves = plan.family.contributions(heavy, explained)
     return Fitted(
-        heavy=fitter.heavy(rows, params),
-        light=fitter.light(rows, params),
+        heavy=whole_heavy,
+        light=whole_light,
         params=params,
         trials=tuned.trials,
         metrics=_measured(newest.label, scores, seed, target),
         out_of_fold=_out_of_fold(fitter, rows, params),
         importance=profile.importance(moves, encoding.features),
         held_out=HeldOut(newest.label, scores, explained, moves),
+        cpu_s={name: round(spent, 3) for name, spent in cpu_s.items()},
     )
+
+
+@contextmanager
+def _timed(cpu_s: dict[str, float], name: str) -> Iterator[None]:
+    """Adds what is done inside to the CPU seconds of one of both models."""
+    before = time.process_time()
+    yield
+    cpu_s[name] += time.process_time() - before
 
 
 @dataclass(frozen=True)
@@ -329,7 +347,7 @@ def intervals(label: Values, score: Floats, seed: int, target: Target = YES_OR_N
 def _measured(label: Values, scores: Mapping[str, Floats], seed: int, target: Target) -> Measured:
     """How good both models are on held-out rows. Which figures there are, the label's kind says."""
     heavy, light = (intervals(label, scores[part], seed, target) for part in ("heavy", "light"))
-    log.info("held out: %s", {name: figure.value for name, figure in heavy.items()})
+    log.info("held out: %s", ", ".join(f"{name} {figure.value:.4f}" for name, figure in heavy.items()))
     return Measured.of(
         heavy,
         **{target.base: target.base_figure(label)},

@@ -55,6 +55,11 @@ has somebody who asks again, a task's retries or the service's next look."""
 
 _clients: dict[str, "MlflowClient"] = {}
 _scorers: OrderedDict[tuple[str, str, int, str], Scorer] = OrderedDict()
+NOTE = (
+    "Which version serves is decided by Tiltyard's gate and kept in its ledger: `tiltyard status` shows it. Aliases "
+    "here follow the ledger. *Promote model*, an alias or a stage that is set here by hand has no effect."
+)
+"""What MLflow shows of every registered model."""
 _lock = threading.RLock()
 
 
@@ -88,6 +93,8 @@ class Candidate:
     """Figure → value of every trial of tuning, in order."""
     target: Target = YES_OR_NO
     """The kind of label: it says what the models give."""
+    began: datetime | None = None
+    """When its training began, wall clock; None where nobody knows."""
 
 
 # -- MLflow -----------------------------------------------------------------------------------
@@ -204,10 +211,21 @@ def register(rails: Rails, spec: Spec, candidate: Candidate, fence: Fence) -> tu
 
 
 def _run(flow: "MlflowClient", experiment_id: str, candidate: Candidate) -> Any:
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
-    run = flow.create_run(experiment_id, run_name=f"{night_closing(candidate.as_of)}", tags=dict(candidate.tags))
+    run = flow.create_run(
+        experiment_id,
+        start_time=int(candidate.began.timestamp() * 1000) if candidate.began else None,
+        run_name=f"{night_closing(candidate.as_of)}",
+        tags=dict(candidate.tags),
+    )
     at = int(run.info.start_time)
+    if candidate.facts.frame:
+        digest = candidate.facts.frame[:36]
+        rows = json.dumps({"num_rows": candidate.facts.rows})
+        source = json.dumps({"uri": f"frames/{candidate.facts.frame}.parquet"})
+        frame = Dataset(name="training frame", digest=digest, source_type="local", source=source, profile=rows)
+        flow.log_inputs(run.info.run_id, [DatasetInput(frame, [InputTag("mlflow.data.context", "training")])])
     metrics = [Metric(name, float(value), at, 0) for name, value in sorted(candidate.metrics.items())]
     metrics += [
         Metric(name, float(value), at, step)
@@ -267,10 +285,12 @@ def _version(flow: "MlflowClient", model: str, run_id: str, logged: Any, descrip
     from mlflow.exceptions import MlflowException
 
     try:
-        flow.create_registered_model(model)
+        flow.create_registered_model(model, description=NOTE)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+        if flow.get_registered_model(model).description != NOTE:  # registered before there was one
+            flow.update_registered_model(model, description=NOTE)
     created = flow.create_model_version(
         model, logged.artifact_location, run_id=run_id, model_id=logged.model_id, description=description
     )

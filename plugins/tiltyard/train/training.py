@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime
 
 from tiltyard import clock, operating
@@ -128,8 +129,8 @@ def train_on(
     version, reused = rails.ledger.version_of_inputs(spec.name, inputs), True
     if version is None:
         try:
-            order = Order(as_of, inputs, trials, requested_by, tuple(reasons))
-            made = candidate.make(rails.settings, spec, training_frame, order)
+            began, order = clock.now(), Order(as_of, inputs, trials, requested_by, tuple(reasons))
+            made = replace(candidate.make(rails.settings, spec, training_frame, order), began=began)
         except Untrainable as error:
             return _untrained(rails, spec, night, str(error), training_frame)
         version, reused = registry.register(rails, spec, made, fence)

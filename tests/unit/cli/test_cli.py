@@ -293,7 +293,7 @@ def test_a_night_far_behind_all_data_is_refused(settings: Settings, words: tuple
     assert done.returncode == 2, done.stderr
     sentence = " ".join(done.stderr.split())
     assert "days after the newest delivery of incident, which is that of 2016-03-01" in sentence
-    assert "--as-of 2016-03-02" in sentence
+    assert "like 2016-03-02" in sentence
 
 
 def test_an_ingest_that_finds_nothing_says_where_it_looked(settings: Settings) -> None:

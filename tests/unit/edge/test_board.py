@@ -370,3 +370,21 @@ def test_the_course_of_a_loss_is_drawn_from_numbers_alone() -> None:
     assert 'aria-label="loss of the last 2 nights, 0.08 to 0.12"' in drawn
     assert 'class="champion" points="0.0,18.0 72.0,2.0"' in drawn
     assert board_query.sparkline(row("a")) == ""
+
+
+def test_a_table_that_a_model_does_not_stand_on_is_no_trouble_of_its(rails: Rails) -> None:
+    table = SPEC.prediction.features[-1]
+    other = SPEC.model_copy(
+        update={
+            "name": "other",
+            "prediction": SPEC.prediction.model_copy(update={"features": SPEC.prediction.features[:1]}),
+        }
+    )
+    held = TableState(table=table, night=NIGHT, state="held", since=NIGHT, reason="3 rows undated", cause=table)
+    rails.ledger.publish([held], NIGHT, "stopped", FeaturesSummary(snapshot=1), "subscription")
+    for name in ("churn", "other"):
+        promoted(rails, name)
+        done(rails, name)
+    rows = {row.model: row for row in read(rails, SPEC, other).models}
+    assert (rows["churn"].state, rows["churn"].ends) == ("held", ((NIGHT, "stopped"),))
+    assert (rows["other"].state, rows["other"].ends) == ("steady", ((NIGHT, "done"),))

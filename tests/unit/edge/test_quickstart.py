@@ -1,6 +1,6 @@
 """What `make up` ends with: what a check stopped is an outcome, what failed is not."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 import typer
@@ -11,7 +11,18 @@ from tiltyard.edge import quickstart
 from tiltyard.edge.quickstart import AirflowAccess, DemoOutcome
 from tiltyard.errors import CheckFailed
 from tiltyard.rails import Rails
-from tiltyard.records import FeaturesSummary, PromotionSummary, ShadowSummary, TableState, TrainingSummary
+from tiltyard.records import (
+    Decision,
+    DriftSummary,
+    EvidenceRecord,
+    FeaturesSummary,
+    GovernorAction,
+    GovernorSummary,
+    PromotionSummary,
+    ShadowSummary,
+    TableState,
+    TrainingSummary,
+)
 from tiltyard.rewind import hindcast
 from tiltyard.settings import ROOT
 from tiltyard.spec import find
@@ -93,3 +104,36 @@ def test_a_night_of_which_nothing_more_comes_is_told_and_not_waited_for(rails: R
     other = spec.model_copy(update={"name": "other"})
     both = left | {("other", "drift")}
     assert quickstart._stuck(rails, [spec, other], both, day, begun) is None, "another model goes on"
+
+
+def test_a_promotion_that_waits_for_a_person_is_told_and_not_waited_for(rails: Rails) -> None:
+    night = clock.now().date()
+    spec = find(ROOT / "models", "churn").model_copy(update={"tier": 1})
+    for stage in (ShadowSummary(), DriftSummary()):
+        rails.ledger.record_stage("churn", night, "done", stage)
+    rails.ledger.record_stage(
+        "", night, "done", GovernorSummary(actions={"churn": GovernorAction(decision="no_alarm", reasons=("quiet",))})
+    )
+    assert quickstart.to_come(rails, [spec], night) == {("churn", "promotion")}, "it is not judged yet"
+    evidence = EvidenceRecord(model="churn", night=night)
+    rails.ledger.add_decision(
+        Decision(
+            model="churn", night=night, challenger=3, champion=None, verdict="promote", reasons=("better",),
+            evidence=evidence,
+        )
+    )  # fmt: skip
+    assert quickstart.to_come(rails, [spec], night) == set()
+    later = night + timedelta(days=1)
+    assert ("churn", "promotion") not in quickstart.to_come(rails, [spec], later), "no later one is judged meanwhile"
+    [question] = quickstart.questions(rails, [spec], night)
+    told = quickstart.summary(
+        DemoOutcome(
+            models=(), plots=(), nights=(night,), ended_early={}, questions=(question,),
+            airflow=AirflowAccess(url="http://127.0.0.1:8400", user="admin", password_file="passwords.json"),
+        )
+    )  # fmt: skip
+    assert "churn: a person is asked whether version 3 may be promoted, until " in told
+    assert f":{rails.settings.api_port}/dags/churn__promotion" in told
+    assert quickstart.questions(rails, [spec.model_copy(update={"tier": 2})], night) == ()
+    rails.ledger.record_stage("churn", night, "done", PromotionSummary())
+    assert quickstart.questions(rails, [spec], night) == (), "it is answered"

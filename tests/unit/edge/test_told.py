@@ -1,5 +1,7 @@
 """Somebody hears of it: facts of the board, sent to a hook that listens here, once, and once more when it is over."""
 
+import base64
+import hmac
 import json
 import os
 import re
@@ -19,7 +21,7 @@ from tests.unit.edge.test_board import NIGHT, done, promoted, published
 from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import board
-from tiltyard.edge.told import facts, telling
+from tiltyard.edge.told import facts, telling, webhook
 from tiltyard.errors import BadInput
 from tiltyard.judge import operate
 from tiltyard.outbox import Look
@@ -41,6 +43,7 @@ class Hook:
 
     def __init__(self) -> None:
         self.posted: list[dict[str, str]] = []
+        self.raw: list[tuple[dict[str, str], bytes]] = []
         self.status = 200
         hook = self
 
@@ -49,6 +52,7 @@ class Hook:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if hook.status == 200:
                     hook.posted.append(json.loads(body) | {"path": self.path})
+                    hook.raw.append((dict(self.headers.items()), body))
                 self.send_response(hook.status)
                 self.end_headers()
 
@@ -319,3 +323,72 @@ def test_routes_that_cannot_be_are_refused_with_their_line(tmp_path: Path, line:
     (tmp_path / "portfolio.yaml").write_text(f"\n{line}\n")
     with pytest.raises(BadInput, match=rf"portfolio.yaml:2: .*{says}"):
         load_portfolio(tmp_path)
+
+
+SECRET = "whsec_" + base64.b64encode(b"a secret of both").decode()
+
+
+@pytest.fixture
+def system(hook: Hook, home: Rails, monkeypatch: pytest.MonkeyPatch) -> Hook:
+    """Another system is told of everything, beside the people; of people nobody may be paged."""
+    monkeypatch.setenv("OPS_HOOK", f"http://127.0.0.1:{hook.server.server_port}/system")
+    monkeypatch.setenv("OPS_HOOK_SECRET", SECRET)
+    rules = (ROOT / "models" / "portfolio.yaml").read_text()
+    rules += "routes: [{to: [webhook:OPS_HOOK, env:HOOK_OF_DESK]}]\npages: {per_owner_week: 0}\n"
+    (home.settings.models / "portfolio.yaml").write_text(rules)
+    return hook
+
+
+def test_another_system_is_told_of_all_that_begins_and_ends_whatever_people_are_spared(
+    home: Rails, system: Hook
+) -> None:
+    on_default(home)
+    assert telling.tell(home, NOW).sent == 1
+    [posted] = system.posted
+    assert (posted["path"], posted["type"], posted["subject"]) == ("/system", "tiltyard.explain.begun", "churn")
+    assert posted["link"].startswith("http://") and posted["link"].endswith("/dags/churn__explanation")
+    home.ledger.recover_default_task("churn", NIGHT, NIGHT)
+    assert telling.tell(home, NOW + timedelta(hours=1)).sent == 1
+    assert system.posted[1]["type"] == "tiltyard.explain.ended"
+
+
+def test_what_is_posted_is_signed_and_sent_again_under_the_same_id(home: Rails, system: Hook) -> None:
+    system.status = 503
+    on_default(home)
+    told = telling.tell(home, NOW)
+    assert told.unsent == {"webhook:OPS_HOOK": "webhook:OPS_HOOK answered 503; it is tried again at the next look."}
+    system.status = 200
+    assert telling.tell(home, NOW + timedelta(minutes=10)).sent == 1
+    [(headers, body)] = system.raw
+    signed = b".".join((headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body))
+    expected = base64.b64encode(hmac.new(b"a secret of both", signed, "sha256").digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    assert abs(int(headers["webhook-timestamp"]) - clock.now().timestamp()) < 60
+    assert SECRET not in str(system.raw)
+
+
+def test_a_signature_is_that_of_the_standard() -> None:
+    """The example of https://github.com/standard-webhooks/standard-webhooks/blob/main/libraries/python/tests."""
+    secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    body = b'{"test": 2432232314}'
+    expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert webhook.signature(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", body) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "sentence"),
+    [("", SECRET, "OPS_HOOK is not set"), ("https://example.org", "", "OPS_HOOK_SECRET is not set"),
+     ("http://example.org/x", SECRET, "holds no https:// address"), ("https://example.org", "whsec_!", "is no base64")],
+)  # fmt: skip
+def test_a_webhook_that_cannot_be_is_told_in_a_sentence(
+    home: Rails, system: Hook, monkeypatch: pytest.MonkeyPatch, url: str, secret: str, sentence: str
+) -> None:
+    monkeypatch.setenv("OPS_HOOK", url)
+    monkeypatch.setenv("OPS_HOOK_SECRET", secret)
+    on_default(home)
+    assert sentence in telling.tell(home, NOW).unsent["webhook:OPS_HOOK"]
+
+
+def test_a_test_reaches_other_systems_as_well(home: Rails, system: Hook) -> None:
+    assert telling.test(home, "subscriptions", NOW).sent == 2
+    assert {entry.get("type") for entry in system.posted} == {None, "info", "tiltyard.test"} - {None}

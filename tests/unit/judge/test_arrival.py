@@ -74,7 +74,7 @@ def test_a_model_that_predicted_nothing_has_no_curve(arena):
     spec = arena.spec("unasked")
     labels = {"ticket_id": ["a"], "prediction_time": [FIRST], "label": [True], "available_at": [FIRST]}
     arena.label(spec, pd.DataFrame(labels))
-    assert arrival.record(arena.rails, spec, FIRST + DAY) == {}
+    assert arrival.record(arena.rails, spec, FIRST + DAY).streams == {}
     assert arrival.report(arena.rails, spec, FIRST + DAY) is None
     assert arrival.plot(arena.rails, spec, FIRST + DAY) is None
 

@@ -16,8 +16,9 @@ import pytest
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput, Fenced
 from tiltyard.judge import scoring, shadow
-from tiltyard.prepare import frame
+from tiltyard.prepare import frame, truth
 from tiltyard.records import ShadowSummary, VersionFacts
+from tiltyard.spec import Cost
 from tiltyard.succession import Roles
 from tiltyard.tables import Table
 from tiltyard.target import YES_OR_NO
@@ -345,3 +346,36 @@ def test_evaluation_counts_and_compares_on_matured_cohorts(arena, trained):
     parts = rows[(rows["version"] == 1) & (rows["slice"] != "all")]
     assert parts["matured"].sum() == sizes.loc[1, "matured"]
     assert summary.metrics["1"].matured == 5 * PER_NIGHT
+
+
+def test_where_errors_have_a_price_the_light_twin_scores_every_row_unseen(arena, trained, monkeypatch):
+    as_of = FIRST + 22 * DAY
+    night = night_closing(as_of)
+    monkeypatch.setattr(type(arena.rails.ledger), "roles", lambda *_, **__: ROLES)
+    priced = trained.gate.model_copy(update={"cost": Cost(false_positive=1, false_negative=4)})
+    shadow.score(arena.rails, trained.model_copy(update={"gate": priced}), as_of)
+    twins = arena.rails.lake.query(
+        "select * from {ops.light_score} where model = $model and night = $night", as_of,
+        {"model": trained.name, "night": night},
+    )  # fmt: skip
+    rows = night_rows(arena, trained, as_of)
+    light = registry.load(arena.rails, trained.name, 1).score_light(rows)
+    assert dict(zip(twins["entity_id"], twins["score"], strict=True)) == pytest.approx(
+        dict(zip(rows["ticket_id"], light, strict=True))
+    )
+    assert set(twins["version"]) == {1}
+    later = as_of + 3 * DAY
+    found = truth.answered(arena.rails, trained, later, night).query(f"night == {night.toordinal()}")
+    assert len(found) == PER_NIGHT, "one row per answer, and no other version's"
+    assert found["light"].notna().all()
+    whole = truth.answered(arena.rails, trained, later, night - 5 * DAY)
+    assert whole["light"].isna().sum() == len(whole) - PER_NIGHT, "nights on which it was not asked for have none"
+
+
+def test_a_twin_that_does_not_score_keeps_nobodys_answers_back(arena, trained, broken, monkeypatch):
+    as_of = FIRST + 21 * DAY
+    monkeypatch.setattr(type(arena.rails.ledger), "roles", lambda *_, **__: ROLES)
+    broken(1)
+    priced = trained.gate.model_copy(update={"cost": Cost(false_positive=1, false_negative=4)})
+    summary = shadow.score(arena.rails, trained.model_copy(update={"gate": priced}), as_of)
+    assert sum(summary.tiers.values()) == PER_NIGHT

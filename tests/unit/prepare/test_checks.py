@@ -122,38 +122,28 @@ def test_a_good_batch_passes(rails: Rails, spec: Spec) -> None:
 
 
 def test_values_out_of_range_stop_and_unknown_words_warn(rails: Rails, spec: Spec) -> None:
-    report = checks.check_batch(rails, "features", WILD, spec=spec, render=False)
+    report = checks.check_batch(rails, "features", WILD, spec=spec)
     assert failures(report) == {("column_values_to_be_between", "size")}
     [warning] = report.warnings
     assert (warning.column, warning.observed) == ("mood", "20 of 20 rows (100.0 %)")
     assert "grim" in warning.detail
 
 
-def test_a_page_that_cannot_be_drawn_stops_nobody(rails: Rails, spec: Spec, tmp_path: Path) -> None:
-    settings = rails.settings.model_copy(update={"home": tmp_path})
-    settings.reports.write_text("no folder")
-    report = checks.check_batch(Rails(settings, rails.lake, rails.ledger), "features", WILD, spec=spec)
-    assert failures(report) == {("column_values_to_be_between", "size")}
-    assert report.report_path is None
-    [event] = rails.ledger.events(kind=rails_module.NOT_DRAWN)
-    assert "NotADirectoryError" in str(event.detail["reason"])
-
-
 def test_collapsed_volume_stops(rails: Rails, spec: Spec) -> None:
-    report = checks.check_batch(rails, "features", COLLAPSED, spec=spec, render=False)
+    report = checks.check_batch(rails, "features", COLLAPSED, spec=spec)
     assert failures(report) == {("table_row_count_to_be_between", None)}
 
 
 def test_an_empty_batch_stops_unless_the_suite_says_it_may_be_empty(rails: Rails, spec: Spec, home: Path) -> None:
     path = home / "expectations" / "features" / "ftr_shop__state.yaml"
-    failed = checks.check_batch(rails, "features", EMPTY, spec=spec, render=False).critical_failures
+    failed = checks.check_batch(rails, "features", EMPTY, spec=spec).critical_failures
     way_out = "say so in features/ftr_shop__state.yaml: `meta: {may_be_empty: true}`"
     assert any(way_out in result.detail for result in failed)
     try:
         path.write_text(
             "meta: {may_be_empty: true}\n" + SUITE.split("\n", 2)[2].replace("usual_rows", "0 * usual_rows")
         )
-        assert checks.check_batch(rails, "features", EMPTY, spec=spec, render=False).success
+        assert checks.check_batch(rails, "features", EMPTY, spec=spec).success
     finally:
         path.write_text(SUITE)
 
@@ -162,30 +152,30 @@ def test_a_weekday_on_which_nothing_ever_comes_may_be_empty_but_not_its_whole_we
     """From April on, one row a week: every other weekday is one on which nothing comes."""
     fill(rails, FEATURES, [row for week in range(8, 13) for row in states(7 * week, 1)])
     end = FIRST + 12 * 7 * DAY
-    assert checks.check_batch(rails, "features", end + 3 * DAY, spec=spec, render=False).success
-    assert failures(checks.check_batch(rails, "features", end + 9 * DAY, spec=spec, render=False))
+    assert checks.check_batch(rails, "features", end + 3 * DAY, spec=spec).success
+    assert failures(checks.check_batch(rails, "features", end + 9 * DAY, spec=spec))
 
 
 def test_a_view_without_a_suite_is_held_to_the_default(rails: Rails, spec: Spec, home: Path) -> None:
     path = home / "expectations" / "features" / "ftr_shop__state.yaml"
     try:
         path.unlink()
-        assert checks.check_batch(rails, "features", GOOD, spec=spec, render=False).success
-        assert not checks.check_batch(rails, "features", EMPTY, spec=spec, render=False).success
+        assert checks.check_batch(rails, "features", GOOD, spec=spec).success
+        assert not checks.check_batch(rails, "features", EMPTY, spec=spec).success
     finally:
         path.write_text(SUITE)
 
 
 def test_nothing_is_usual_yet_in_the_first_weeks(rails: Rails, spec: Spec) -> None:
-    assert checks.check_batch(rails, "features", FIRST + DAY, spec=spec, render=False).success
+    assert checks.check_batch(rails, "features", FIRST + DAY, spec=spec).success
 
 
 def test_a_snapshot_reads_what_the_lake_held(rails: Rails, spec: Spec) -> None:
     before = rails.lake.snapshot()
     fill(rails, FEATURES, states(27, 5, size=9999))
     try:
-        assert not checks.check_batch(rails, "features", GOOD, spec=spec, render=False).success
-        assert checks.check_batch(rails, "features", GOOD, spec=spec, snapshot=before, render=False).success
+        assert not checks.check_batch(rails, "features", GOOD, spec=spec).success
+        assert checks.check_batch(rails, "features", GOOD, spec=spec, snapshot=before).success
     finally:
         rails.lake.connection.execute(f"delete from lake.{FEATURES} where size = 9999")
 
@@ -194,23 +184,23 @@ def test_a_snapshot_reads_what_the_lake_held(rails: Rails, spec: Spec) -> None:
 
 
 def test_a_fresh_source_passes(rails: Rails) -> None:
-    report = checks.check_batch(rails, "freshness", GOOD, source="incident", render=False)
+    report = checks.check_batch(rails, "freshness", GOOD, source="incident")
     assert report.success and not report.warnings
     assert report.model == ""
 
 
 def test_a_night_without_deliveries_stops(rails: Rails) -> None:
-    report = checks.check_batch(rails, "freshness", COLLAPSED, source="incident", render=False)
+    report = checks.check_batch(rails, "freshness", COLLAPSED, source="incident")
     assert failures(report) == {("column_values_to_be_between", "volume_ratio")}
 
 
 def test_rows_written_after_they_were_read_stop(rails: Rails) -> None:
-    report = checks.check_batch(rails, "freshness", WILD, source="incident", render=False)
+    report = checks.check_batch(rails, "freshness", WILD, source="incident")
     assert failures(report) == {("column_values_to_be_between", "dated_after_ingest")}
 
 
 def test_rows_that_cannot_be_dated_are_never_read_and_stop(rails: Rails) -> None:
-    report = checks.check_batch(rails, "freshness", UNDATED, source="incident", render=False)
+    report = checks.check_batch(rails, "freshness", UNDATED, source="incident")
     assert ("column_values_to_be_between", "undated_share") in failures(report)
 
 
@@ -220,7 +210,7 @@ def test_rows_that_cannot_be_dated_are_never_read_and_stop(rails: Rails) -> None
 def test_undated_feature_rows_are_counted_and_warn(rails: Rails, spec: Spec) -> None:
     fill(rails, SPINES, [{"visit_id": "v", "shop_id": "s1", "prediction_time": GOOD - DAY}])
     fill(rails, LABELS, [{"visit_id": "v", "prediction_time": GOOD - DAY, "label": True, "event_time": GOOD}])
-    good = checks.check_batch(rails, "leakage", GOOD, spec=spec, render=False)
+    good = checks.check_batch(rails, "leakage", GOOD, spec=spec)
     assert good.success and not good.warnings
     report = checks.check_batch(rails, "leakage", UNDATED, spec=spec)
     assert report.success
@@ -286,7 +276,7 @@ def test_bad_predictions_stop(rails: Rails, spec: Spec, fault: str, count: int) 
     else:
         rows.loc[rows["role"] == "challenger", "score"] = 0.5
     put(rails, rows)
-    report = checks.check_batch(rails, "predictions", GOOD, spec=spec, render=False)
+    report = checks.check_batch(rails, "predictions", GOOD, spec=spec)
     assert len(report.critical_failures) == count, [str(failure) for failure in report.critical_failures]
 
 
@@ -295,7 +285,7 @@ def test_bad_predictions_stop(rails: Rails, spec: Spec, fault: str, count: int) 
 
 def test_results_are_kept_once_however_often_the_night_is_judged(rails: Rails, spec: Spec) -> None:
     for _ in range(2):
-        report = checks.check_batch(rails, "features", WILD, spec=spec, render=False)
+        report = checks.check_batch(rails, "features", WILD, spec=spec)
     kept = rails.lake.query("select * from {ops.check_result} where suite = 'features'", WILD)
     kept = kept[pd.to_datetime(kept["night"]).dt.date == report.night]
     assert len(kept) == len(report.results)
@@ -303,17 +293,8 @@ def test_results_are_kept_once_however_often_the_night_is_judged(rails: Rails, s
     assert set(kept["model"]) == {spec.name}
 
 
-def test_data_docs_have_a_page_per_batch_and_an_index(rails: Rails, spec: Spec) -> None:
-    report = checks.check_batch(rails, "features", WILD, spec=spec)
-    assert report.report_path == f"data_docs/{report.night}/features/{spec.name}/index.html"
-    index = rails.settings.reports / report.report_path
-    assert 'href="ftr_shop__state.html"' in index.read_text()
-    assert "A size." in index.read_text()
-    assert "size" in (index.parent / "ftr_shop__state.html").read_text()
-
-
 def test_no_copy_of_a_batch_stays_behind(rails: Rails, spec: Spec) -> None:
-    checks.check_batch(rails, "features", GOOD, spec=spec, render=False)
+    checks.check_batch(rails, "features", GOOD, spec=spec)
     with gx.session(rails.settings).engine.connect() as connection:
         left = connection.exec_driver_sql(
             "select count(*) from duckdb_tables() where database_name = 'memory'"
@@ -352,7 +333,7 @@ def test_a_typo_in_a_suite_is_one_sentence_with_its_line(
     try:
         path.write_text(SUITE.replace(right, wrong))
         with pytest.raises(BadInput, match=message):
-            checks.check_batch(rails, "features", GOOD, spec=spec, render=False)
+            checks.check_batch(rails, "features", GOOD, spec=spec)
     finally:
         path.write_text(SUITE)
 
@@ -364,7 +345,7 @@ def test_an_expectation_that_cannot_be_judged_is_named(rails: Rails, spec: Spec,
         with pytest.raises(
             BadInput, match=r"yaml:8: expect_column_values_to_be_between cannot be judged on ftr_shop__state"
         ):
-            checks.check_batch(rails, "features", GOOD, spec=spec, render=False)
+            checks.check_batch(rails, "features", GOOD, spec=spec)
     finally:
         path.write_text(SUITE)
 

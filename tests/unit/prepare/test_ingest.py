@@ -313,10 +313,10 @@ def test_what_was_landed_as_an_endless_time_before_is_never_seen(shop):
             "available_at, $far::timestamptz as sold_at) from lake.raw.sale where row_number = 1 limit 1", {"far": far},
         )  # fmt: skip
     assert shop.lake.query("select pieces, available_at from {raw.sale}", NIGHT)["pieces"].tolist() == [3, 1]
-    report = checks.check_batch(shop, "freshness", NIGHT, source="shop", render=False)
+    report = checks.check_batch(shop, "freshness", NIGHT, source="shop")
     [undated] = [result for result in report.results if result.column == "undated_rows" and not result.success]
     assert undated.detail.endswith("Seen: 3")
-    checks.check_batch(shop, "leakage", NIGHT, source="shop", render=False)
+    checks.check_batch(shop, "leakage", NIGHT, source="shop")
 
 
 def test_an_hour_that_clocks_show_twice_is_the_first_and_one_that_they_skip_the_next(shop):
@@ -556,6 +556,10 @@ def test_a_file_that_was_mended_and_has_landed_is_told_no_more(shop):
     later = night + timedelta(days=1)
     refused = [file.file for file in ingest.quarantined(shop, "shop", later)]
     assert refused == ["sale/2025-01-01.csv"], "what had landed before it was refused mends nothing"
+    with rails_module.opened(shop.settings, lake_at_once=False) as looking:  # as a page does
+        assert ingest.quarantined(looking, "shop", night) == ()
+        assert [file.file for file in ingest.quarantined(looking, "shop", later)] == refused
+        assert not looking.lake.is_open
 
 
 def test_a_quarantine_that_takes_nothing_keeps_no_other_file_from_landing(shop):

@@ -69,7 +69,7 @@ def test_a_column_may_have_any_plain_name(settings_of_words: Settings) -> None:
     with rails_module.opened(settings_of_words) as rails:
         landed = ingest.land_night(rails, "shop", NIGHT)
         assert (landed.rows, landed.quarantined) == (60, ()), landed
-        report = checks.check_batch(rails, "freshness", NIGHT, source="shop", render=False)
+        report = checks.check_batch(rails, "freshness", NIGHT, source="shop")
         assert report.results and not report.unjudged
         profiled = rails.lake.query("select distinct column_name as name from {ops.column_profile}", NIGHT)
         assert {*words()} <= set(profiled["name"])

@@ -11,12 +11,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import boto3
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.market import AS_OF, market
+from tiltyard.edge import opening
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
@@ -250,3 +252,34 @@ def test_a_port_that_no_store_can_have_is_a_store_that_does_not_answer(
     settings = Settings(home=tmp_path, mlflow_artifacts="s3://store", s3_endpoint="s3:99999")
     with pytest.raises(OSError, match="99999"):
         registry._from_s3(settings, "s3://store/a/model.onnx")
+
+
+def test_mlflow_shows_how_long_a_training_took_on_which_frame_and_that_its_buttons_decide_nothing(
+    fresh: Market,
+) -> None:
+    rails, spec, rows = fresh
+    flow = registry.client(rails.settings)
+    [version] = rails.ledger.versions(spec.name)
+    run = flow.get_run(version.run_id)
+    assert run.info.end_time - run.info.start_time > 500, "milliseconds: it was trained and converted in between"
+    [used] = run.inputs.dataset_inputs
+    assert used.dataset.digest == version.facts.frame[:36]  # type: ignore[index]
+    assert f'"num_rows": {len(rows)}' in used.dataset.profile
+    assert [tag.value for tag in used.tags] == ["training"]
+    assert "has no effect" in flow.get_registered_model(spec.name).description
+
+
+def test_mlflow_is_opened_on_loopback_and_ends(fresh: Market) -> None:
+    rails, spec, _ = fresh
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with opening.mlflow(rails.settings, port) as (address, _):
+        found = httpx.get(
+            f"{address}/api/2.0/mlflow/registered-models/get", params={"name": spec.name}, trust_env=False
+        )
+        assert "has no effect" in found.json()["registered_model"]["description"]
+        with pytest.raises(Unavailable, match="--port"), opening.mlflow(rails.settings, port):
+            pass
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/health", trust_env=False)

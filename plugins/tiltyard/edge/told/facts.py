@@ -20,7 +20,7 @@ NEEDS: Final[dict[AlertKind, str]] = {
     "table": "Mend what stopped it, and let the night run again. What is in service stays as it was.",
     "incident": "Mend it upstream, or release the shift: its retrains wait for that.",
     "refused": "Mend the text; what was accepted last stays in force.",
-    "quarantined": "Look at the reason beside the file, and deliver it anew.",
+    "quarantined": "Mend the file, and run tiltyard replace SOURCE FILE; or mend the contract.",
     "failed": "Look into the failed task, and mend what it names.",
     "stopped": "Look at what was found.",
     "unanswered": "Rows came after their night was scored, or it never was; let it run again.",

@@ -4,6 +4,7 @@ pagers, webhooks and a hundred more.
 An address may hold a secret, so that it is known by its name alone, to the last call of the library that posts to it.
 """
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from datetime import datetime, timedelta
 from itertools import product
 from typing import get_args
 
+from tiltyard import clock
 from tiltyard.edge import board
 from tiltyard.edge.airflow_settings import address
-from tiltyard.edge.told import deciding, texts
+from tiltyard.edge.told import deciding, texts, webhook
 from tiltyard.edge.told.facts import facts
 from tiltyard.errors import BadInput
 from tiltyard.outbox import SHOWN, Look, Standing
@@ -96,9 +98,10 @@ def test(rails: Rails, owner: str, now: datetime, lookup: Lookup = credentials.f
         raise BadInput(f"No route takes what is {owner}'s; write one under routes in models/portfolio.yaml.")
     body = f"A test for {owner}: whoever reads this is told of its models.\n{address(rails.settings)}/tiltyard/"
     entries = [
-        Sending(occasion="test", owner=owner, to=to, title="Tiltyard: a test", body=body, created_at=now)
+        Sending(occasion="test", owner=owner, to=to, title="Tiltyard: a test", created_at=now,
+                body=json.dumps({"type": "tiltyard.test", "owner": owner}) if webhook.is_one(to) else body)
         for to in sorted(addresses)
-    ]
+    ]  # fmt: skip
     errors = {entry.to: post(entry, lookup) for entry in entries}
     unsent = {to: error for to, error in errors.items() if error}
     return Told(standing=0, paged=0, later=0, ended=0, sent=len(entries) - len(unsent), unsent=unsent)
@@ -119,6 +122,8 @@ def post(entry: Sending, lookup: Lookup) -> str | None:
     import apprise  # with a hundred services: nothing that only looks may pay for it
 
     try:
+        if webhook.is_one(entry.to):
+            return webhook.post(entry, clock.now())
         target = _address(entry.to, lookup)
     except BadInput as error:
         return str(error)
@@ -164,30 +169,47 @@ def _look(
     base = address(rails.settings)
 
     def written(fact: Fact, occasion: Occasion, title: str, body: str, message: int | None = None) -> list[Sending]:
+        """For people."""
         addresses = rules.addresses(fact.owner, fact.tier, fact.kind, now.date())
         if not addresses:
             unrouted.append(title)
         return [
             Sending(message=message, occasion=occasion, owner=fact.owner, to=to, title=title, body=body, created_at=now)
             for to in addresses
+            if not webhook.is_one(to)
         ]
 
-    def begun(fact: Fact, weight: Weight, message: int | None = None) -> tuple[Sending, ...]:
-        if weight != "page":
-            return ()
-        return tuple(written(fact, "begun", texts.title(fact, now), texts.body(fact, base), message))
+    def posted(fact: Fact, occasion: Occasion, title: str, message: int | None = None) -> list[Sending]:
+        """For other systems, which nothing interrupts: all that begins, and its end."""
+        body = webhook.document(fact, occasion, title, base)
+        return [
+            Sending(message=message, occasion=occasion, owner=fact.owner, to=to, title=title, body=body, created_at=now)
+            for to in rules.addresses(fact.owner, fact.tier, fact.kind)
+            if webhook.is_one(to)
+        ]
 
-    more = [entry for message, weight in decided.weighed for entry in begun(message.fact, weight, message.id)]
+    def paged(fact: Fact, weight: Weight, message: int | None = None) -> list[Sending]:
+        if weight != "page":
+            return []
+        return written(fact, "begun", texts.title(fact, now), texts.body(fact, base), message)
+
+    more = [entry for message, weight in decided.weighed for entry in paged(message.fact, weight, message.id)]
     for message in decided.reminded:
         text = texts.reminder(message.fact, now), texts.body(message.fact, base)
         more += written(message.fact, "reminder", *text, message.id)
     for message in decided.ended:
+        title, body = texts.over(message, now, base)
+        more += posted(message.fact, "ended", title, message.id)
         if message.weight == "page":
-            more += written(message.fact, "ended", *texts.over(message, now, base), message.id)
+            more += written(message.fact, "ended", title, body, message.id)
     for messages in decided.digests.values():
         more += written(messages[0].fact, "digest", *texts.digest(messages, base))
+    opened = [
+        (fact, weight, (*paged(fact, weight), *posted(fact, "begun", texts.title(fact, now))))
+        for fact, weight in decided.opened
+    ]
     return Look(
-        opened=tuple((fact, weight, begun(fact, weight)) for fact, weight in decided.opened),
+        opened=tuple(opened),
         weighed=tuple((message.id, weight) for message, weight in decided.weighed),
         reminded=tuple(message.id for message in decided.reminded),
         ended=tuple(message.id for message in decided.ended),

@@ -116,7 +116,7 @@ def test_a_file_that_changes_after_it_landed_is_refused_once_and_a_mended_one_la
     path.write_bytes(text(2) + b"cid,2025-03-02T11:00:00Z\n")
     landed = night(rails, 1)
     assert (landed.rows, [file.file for file in landed.quarantined]) == (1, ["visit/2025-03-02-visits-2025-03-02.csv"])
-    assert "send corrections under a new name" in landed.quarantined[0].reason
+    assert "in place of that" in landed.quarantined[0].reason
     assert not night(rails, 2).fetched[0].files
     assert [who for who, _ in rows(rails)] == ["ann", "bea"]
 

@@ -1,0 +1,82 @@
+"""What nights have cost and which models are worth it, for a page and for the command line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import get_args
+
+from tiltyard import clock
+from tiltyard.errors import BadInput
+from tiltyard.govern import bills
+from tiltyard.govern.bills import Bill, By
+from tiltyard.rails import Rails
+from tiltyard.records import ADVICE, Record, Worth
+from tiltyard.spec import Spec, load_portfolio
+
+NIGHTS = 30
+"""Nights that are looked at, where nothing else is asked for."""
+WAYS: tuple[By, ...] = get_args(By)
+"""What costs are added up by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostSums(Record):
+    """What nights have used, added up in one way."""
+
+    by: By
+    """What is added up by."""
+    first: date
+    """The first night that is looked at."""
+    last: date
+    """The last one."""
+    nights: int
+    """Number of nights in between that anything was measured on."""
+    currency: str | None
+    """The unit of money; None without prices."""
+    bills: tuple[Bill, ...]
+    """The sums, the dearest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostPage(Record):
+    """What a person sees of costs and worth."""
+
+    sums: tuple[CostSums, ...]
+    """By model, owner, tier, source and stage."""
+    worths: tuple[Worth, ...]
+    """What the last maintenance has said of each model; what is advised to change first."""
+
+
+def sums(
+    rails: Rails, specs: Sequence[Spec], by: str = "model", first: date | None = None, last: date | None = None
+) -> CostSums:
+    """What nights have used, by default the 30 up to the newest. Raises BadInput for a way to add up that there is not,
+    and where the first night comes after the last."""
+    ways = {str(way): way for way in WAYS}
+    if by not in ways:
+        raise BadInput(f"Costs are added up by {', '.join(ways)}, not by '{by}'.")
+    accounts, prices = rails.ledger.accounts, load_portfolio(rails.settings.models).prices
+    until = last or accounts.newest() or clock.now().date()
+    since = first or until - timedelta(days=NIGHTS - 1)
+    if since > until:
+        raise BadInput(f"The first night, {since}, comes after the last, {until}.")
+    nights = accounts.nights(since, until)
+    found = bills.bills(accounts.costs(since, until), accounts.stored(), nights, specs, ways[by], prices)
+    return CostSums(
+        by=ways[by],
+        first=since,
+        last=until,
+        nights=nights,
+        currency=prices.currency if prices else None,
+        bills=tuple(found),
+    )
+
+
+def read(rails: Rails, specs: Sequence[Spec]) -> CostPage:
+    """Costs in every way, and worths as the last maintenance has put them down."""
+    said = rails.ledger.accounts.worths([spec.name for spec in specs])
+    order = [*ADVICE]
+    return CostPage(
+        sums=tuple(sums(rails, specs, way) for way in WAYS),
+        worths=tuple(sorted(said, key=lambda worth: (order.index(worth.advice), worth.model))),
+    )

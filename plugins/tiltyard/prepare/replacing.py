@@ -1,0 +1,215 @@
+"""A delivery that was wrong, and its mended one in its place: one action, under its own name.
+
+What never landed, since it lay in quarantine, is put back into the landing zone. What has landed is taken out of its
+raw table and the mended rows put in, in one commit, as of the night that landed it; what is made of it is made anew by
+the next build. The file that was wrong is kept in quarantine, and the ledger says who replaced it, and why.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from glob import escape
+from pathlib import Path
+
+import duckdb
+
+from tiltyard import clock
+from tiltyard.errors import BadInput
+from tiltyard.files import whole
+from tiltyard.lake import identifier, literal, text
+from tiltyard.prepare import contracts, ingest, landing, rebuilding
+from tiltyard.prepare.contracts import SourceContract, TableContract
+from tiltyard.prepare.landing import LandingFile
+from tiltyard.prepare.publishing import Feeding
+from tiltyard.rails import Rails
+from tiltyard.records import Record
+from tiltyard.settings import Settings
+from tiltyard.tables import LANDED_FILE
+from tiltyard.words import counted, listed
+
+REPLACED = "delivery_replaced"
+"""Kind of the ledger's event of a delivery that another one took the place of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacement(Record):
+    """What came of a mended delivery."""
+
+    source: str
+    """Name of the source."""
+    file: str
+    """Table and name of the delivery."""
+    rows: int | None
+    """Number of rows that are in their place now; None where it has not landed yet."""
+    before: int | None
+    """Number of rows that were there; None where none were."""
+    night: date
+    """The night that is to run again, or that takes it."""
+    tables: tuple[str, ...] = ()
+    """The tables that the next build makes anew for it."""
+    kept: str | None = None
+    """Where the file that was wrong lies now; None where it was gone."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether it is what has landed already."""
+        return self.rows is None and self.before is not None
+
+
+def replace(
+    rails: Rails, source: str, file: Path, *, table: str | None = None, by: str, reason: str, holds: Sequence[str] = ()
+) -> Replacement:
+    """Take a mended delivery in place of the one of its name. Safe to repeat, and to kill.
+
+    `file`: it lies anywhere, also in quarantine, and is called like the delivery that it replaces; `table`: where the
+    source has several; `holds`: the legal holds that stand, a sentence each. Raises BadInput, with nothing changed,
+    where it cannot be taken, for whatever reason.
+    """
+    if not reason.strip():
+        raise BadInput("A delivery is replaced for a reason; say why, like --reason 'the export was cut off'.")
+    contract = contracts.read(rails.settings, source)
+    mended = _inspected(rails, contract, file, table)
+    name, place = f"{mended.table.name}/{file.name}", rails.settings.landing / source / mended.table.name / file.name
+    fence = rails.ledger.claim(f"ingest/{source}")  # who is landing meanwhile is outdated from here on
+    before = _landed(rails, mended.table, file.name)
+    detail = {"source": source, "file": name, "by": by, "reason": reason.strip(), "sha256": mended.sha256}
+    night = clock.night_of(contracts.due(file.name))
+    if before is None:
+        kept = _put(rails.settings, mended, place, reason)
+        rails.ledger.add_event(REPLACED, "", night, detail)
+        return Replacement(source=source, file=name, rows=None, before=None, night=night, kept=kept)
+    night = max(before.night, rails.ledger.newest_attempts("features", [source]).get(source, before.night))
+    if before.sha256 == mended.sha256:
+        return Replacement(source=source, file=name, rows=None, before=before.rows, night=night)
+    if holds:
+        raise BadInput(f"{name} has landed, and its rows stay while a legal hold stands: {holds[0]}")
+    tables = _made_of(rails.settings, mended.table.raw)
+    stamp = ingest.stamp(rails, source)
+    stamps = {"landed_night": f"date {text(before.night.isoformat())}", "ingested_at": literal(stamp)}
+    rows = ingest.staged(rails, mended, stamps)
+    kept = _put(rails.settings, mended, place, reason)
+    placed = LandingFile.of(place, mended.contract)
+    rebuilding.pending(rails, source, tables, stamp)  # before: who is killed in between makes them anew for nothing
+
+    def work(connection: duckdb.DuckDBPyConnection) -> None:
+        old = {"name": file.name}
+        connection.execute(f"delete from {identifier(mended.table.raw)} where source_file = $name", old)
+        ingest.append(connection, mended.table)
+        connection.execute(
+            f"update {identifier(LANDED_FILE)} set sha256 = $sha256, rows = $rows, bytes = $bytes, "
+            "modified_ns = $modified, ingested_at = $stamp where source = $source and table_name = $table "
+            "and file = $name",
+            {**old, "sha256": mended.sha256, "rows": rows, "bytes": placed.stat[1], "modified": placed.stat[2],
+             "stamp": stamp, "source": source, "table": mended.table.name},
+        )  # fmt: skip
+
+    rails.lake.commit(work, message=f"replace {source} {name}", fence=fence)
+    rails.ledger.add_event(REPLACED, "", night, {**detail, "rows": rows, "before": before.rows, "was": before.sha256})
+    return Replacement(
+        source=source, file=name, rows=rows, before=before.rows, night=night, tables=tuple(tables), kept=kept
+    )
+
+
+def _inspected(rails: Rails, contract: SourceContract, file: Path, table: str | None) -> LandingFile:
+    """The mended file, which fits its contract."""
+    if not file.is_file():
+        raise BadInput(f"There is no file {file}; give the path of the mended one.")
+    if contracts.day_of(file.name) is None:
+        raise BadInput(
+            f"{file.name} is not named like a delivery, as 2016-03-01.csv is; give it the name of the one that it "
+            "takes the place of."
+        )
+    mended = LandingFile.of(file, _table(rails, contract, file, table))
+    mended.sha256 = landing.digest(file)
+    mended.inspect(rails.lake.connection)
+    if mended.reason:
+        raise BadInput(f"{file} cannot be taken: {mended.reason}. Nothing was replaced.")
+    return mended
+
+
+def _table(rails: Rails, contract: SourceContract, file: Path, table: str | None) -> TableContract:
+    """The table that a delivery is of: as somebody says, by its folder, or the only one."""
+    names = [each.name for each in contract.tables]
+    named = table or next((part for part in (file.parent.name,) if part in names), None)
+    if named is None:
+        delivered = [each.name for each in contract.tables if _is_known(rails, contract.name, each, file.name)]
+        candidates = delivered or names
+        if len(candidates) > 1:
+            raise BadInput(f"{contract.name} has several tables; say with --table which: {listed(candidates)}.")
+        named = candidates[0]
+    found = contract.table(named)
+    if found is None:
+        raise BadInput(f"{contract.name} has no table '{named}'; its tables are {listed(names)}.")
+    return found
+
+
+def _is_known(rails: Rails, source: str, table: TableContract, name: str) -> bool:
+    return _landed(rails, table, name) is not None or landing.lies(rails.settings, source, f"{table.name}/{name}")
+
+
+@dataclass(frozen=True)
+class _Landed:
+    """A delivery as it has landed."""
+
+    sha256: str
+    rows: int
+    night: date
+
+
+def _landed(rails: Rails, table: TableContract, name: str) -> _Landed | None:
+    """The delivery of that name; None where it has not landed."""
+    if not rails.lake.has(LANDED_FILE):
+        return None
+    row = rails.lake.connection.execute(
+        f"select sha256, rows, landed_night from {identifier(LANDED_FILE)} "
+        "where source = ? and table_name = ? and file = ?",
+        [table.source, table.name, name],
+    ).fetchone()
+    return _Landed(*row) if row else None
+
+
+def _made_of(settings: Settings, raw: str) -> list[str]:
+    """The tables that read a raw table themselves; what is made of these is made anew with them."""
+    parents = Feeding.of_every_source(settings).graph.parents
+    return sorted(name for name, above in parents.items() if raw in above)
+
+
+def _put(settings: Settings, mended: LandingFile, place: Path, reason: str) -> str | None:
+    """Put the mended file into the landing zone, and the one that lies there into quarantine; what lies in quarantine
+    of this name is over. Returns where the one that was wrong lies now."""
+    folder = settings.quarantine / mended.table.source / mended.table.name
+    kept: Path | None = None
+    if place.exists() and landing.digest(place) != mended.sha256:
+        wrong = LandingFile.of(place, mended.contract)
+        kept = folder / "replaced" / f"{landing.digest(place)[:12]}-{place.name}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        note = {"source": mended.table.source, "table": mended.table.name, "file": place.name, "bytes": wrong.stat[1]}
+        with whole(kept.with_name(f"{kept.name}.reason.json")) as part:
+            part.write_text(json.dumps({**note, "reason": f"replaced: {reason}"}, indent=1) + "\n")
+        with whole(kept) as part:
+            shutil.copy2(place, part)
+    if mended.path.resolve() != place.resolve():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with whole(place) as part:
+            shutil.copyfile(mended.path, part)
+    for lying in (folder / place.name, *folder.glob(f"*-{escape(place.name)}")):
+        lying.unlink(missing_ok=True)
+        lying.with_name(f"{lying.name}.reason.json").unlink(missing_ok=True)
+    return str(kept) if kept else None
+
+
+def summary(done: Replacement) -> str:
+    """What the command prints."""
+    if done.is_same:
+        return f"{done.file} is what has landed already; nothing is replaced."
+    again = f"tiltyard features --source {done.source} --as-of {done.night}"
+    if done.rows is None:
+        return f"{done.file} lies in the landing zone; the next night takes it, or {again} does at once."
+    lines = [f"{done.file}: {counted(done.rows, 'row')} in place of {done.before:,}."]
+    if done.tables:
+        lines.append(f"{listed(done.tables)}, and what is made of that, is made anew by the next night.")
+    if done.kept:
+        lines.append(f"The file that was wrong is kept: {done.kept}")
+    return "\n".join([*lines, f"The next night goes on with it, or {again} does at once."])
