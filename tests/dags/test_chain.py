@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tiltyard import spec
-from tiltyard.edge import orchestration
+from tiltyard.edge import approvals, orchestration
 from tiltyard.edge.assets import announced_through
 from tiltyard.settings import ROOT, Settings
 from tiltyard.stages import IN_CHUNKS, PER_MODEL
@@ -140,6 +141,17 @@ def test_silence_is_a_no(parse: Callable, models: Path) -> None:
     assert approval.options == ["Approve", "Reject"]
     assert approval.defaults == ["Reject"]
     assert approval.response_timeout is not None
+    assert approval.params.get_param("comment").schema["format"] == "multiline"
+
+
+def test_a_question_says_until_when_who_may_answer_and_who_else_challenges() -> None:
+    until = datetime(2025, 5, 31, 2, 14, tzinfo=UTC)
+    closes = "**Closes 2025-05-31 02:14 UTC. Silence is a no**: the champion stays."
+    assert approvals.conditions(until, None, ()) == closes
+    assert approvals.conditions(until, ("ann", "cid"), ("v3 (hold)", "v4 (promote)")) == (
+        f"{closes} These may answer: ann, cid. Other challengers, which go on in shadow: v3 (hold); v4 (promote)."
+    )
+    assert "nobody now; see approvers in models/portfolio.yaml" in approvals.conditions(until, (), ())
 
 
 def test_no_silence_explains_a_safe_default(parse: Callable, models: Path) -> None:

@@ -93,7 +93,7 @@ def test(rails: Rails, owner: str, now: datetime, lookup: Lookup = credentials.f
     if owner not in owners:
         raise BadInput(f"No model is {owner}'s; the owners are: {', '.join(owners) or 'none'}.")
     everything = product((1, 2, 3), get_args(AlertKind))
-    addresses = {to for tier, kind in everything for to in rules.addresses(owner, tier, kind)}
+    addresses = {to for tier, kind in everything for to in rules.addresses(owner, tier, kind, now.date())}
     if not addresses:
         raise BadInput(f"No route takes what is {owner}'s; write one under routes in models/portfolio.yaml.")
     body = f"A test for {owner}: whoever reads this is told of its models.\n{address(rails.settings)}/tiltyard/"
