@@ -13,8 +13,7 @@ the last of them. Where a model is answered by the hour, a run between two midni
   not retried. They, and what is made of them, stay in service as of their last good night; *publish* runs for all
   others. A model with a feature view that is not good is scored on the view's last good rows; one whose spine is not
   catches up on the night on which it is good again; neither is retrained. The button *Report* on the task shows which
-  check, which rows and what to do, `tiltyard status` what stands since when. Mend the source, the check or the SQL,
-  then clear the run from *ingest*: every step may run twice. Or let the next night do it.
+  check, which rows and what to do. Mend that, then clear the run from *ingest*, or let the next night do it.
 - *checks* is red and names a file that is *refused*: it was not accepted as it lies in the checkout. Its last accepted
   text is in force, or it is not there yet; nothing else has changed. Mend the file (`tiltyard release --dry-run` says
   whether it would be accepted); the next night takes it.
@@ -27,11 +26,10 @@ the last of them. Where a model is answered by the hour, a run between two midni
 - *publish* is green and says `online: unavailable`: the store of online features does not answer. The night goes on
   without it, and requests get the features of the last night until `max_feature_age` refuses them. Do what it says and
   run `tiltyard online`; the next night catches up, too. `online: rebuilt`: the store was damaged, and is made anew.
-- Nights were missed while Airflow was down: start this DAG by hand once per night, oldest first.
+- Nights were missed while Airflow was down: start this DAG by hand once per night, without a parameter.
 
-**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: the next one
-that is due, after the newest that was done. Airflow's *Logical date* says nothing of it. A night that has not closed,
-or that lies a month after all data, is refused, and so is a parameter that means nothing, like `asof`.
+**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`. Empty: the next one that is due, whatever
+Airflow's *Logical date* says. A night that has not closed, or that lies a month after all data, is refused.
 """
 
 from datetime import timedelta
