@@ -13,10 +13,10 @@ the last of them. Where a model is answered by the hour, a run between two midni
   not retried. They, and what is made of them, stay in service as of their last good night; *publish* runs for all
   others. A model with a feature view that is not good is scored on the view's last good rows; one whose spine is not
   catches up on the night on which it is good again; neither is retrained. The button *Report* on the task shows which
-  check, which rows and what to do. Mend that, then clear the run from *ingest*, or let the next night do it.
-- *checks* is red and names a file that is *refused*: it was not accepted as it lies in the checkout. Its last accepted
-  text is in force, or it is not there yet; nothing else has changed. Mend the file (`tiltyard release --dry-run` says
-  whether it would be accepted); the next night takes it.
+  check, which rows and what to do. Mend the source, the check or the SQL, then clear the run from *ingest*: every step
+  may run twice. Or let the next night do it.
+- *checks* is red and names a file that is *refused* as it lies in the checkout: its last accepted text is in force.
+  Mend the file (`tiltyard release --dry-run` says whether it would be accepted); the next night takes it.
 - *transform* or *ingest* is red: the log says why. dbt does not run at all, a file cannot be read, the source hangs for
   longer than `TILTYARD_SOURCE_TIMEOUT_S`. *publish* has then told that nothing of the source is new. Mend it, clear the
   task. A file whose schema is wrong does not fail the run; it waits in quarantine with its reason.
@@ -25,11 +25,11 @@ the last of them. Where a model is answered by the hour, a run between two midni
   time: the next night brings what was missed; clear the run from *ingest* to have it sooner.
 - *publish* is green and says `online: unavailable`: the store of online features does not answer. The night goes on
   without it, and requests get the features of the last night until `max_feature_age` refuses them. Do what it says and
-  run `tiltyard online`; the next night catches up, too. `online: rebuilt`: the store was damaged, and is made anew.
-- Nights were missed while Airflow was down: start this DAG by hand once per night, without a parameter.
+  run `tiltyard online`; the next night catches up, too. `online: rebuilt`: the store was damaged and is made anew.
+- Nights were missed while Airflow was down: start this DAG by hand once per night.
 
-**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`. Empty: the next one that is due, whatever
-Airflow's *Logical date* says. A night that has not closed, or that lies a month after all data, is refused.
+**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: the next that is
+due. A night that no source can have is refused, and so is a parameter that means nothing, like `asof`.
 """
 
 from datetime import timedelta

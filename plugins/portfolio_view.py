@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tiltyard.edge.night_page import NightHead, NightPage
     from tiltyard.edge.overview import Entry
     from tiltyard.records import Record
+    from tiltyard.settings import Settings
 
 TEMPLATES = Path(__file__).with_name("templates")
 PREFIX = "/tiltyard"
@@ -73,9 +74,9 @@ def _app() -> "FastAPI":
     from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
     from airflow.api_fastapi.core_api.security import requires_access_view
     from fastapi import Depends, FastAPI, HTTPException, Request
-    from fastapi.responses import FileResponse, RedirectResponse, Response
+    from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-    from tiltyard.edge import board_query, comparing, overview, reports, way_back
+    from tiltyard.edge import overview, reports, way_back
     from tiltyard.records import ADVICE
     from tiltyard.serve.headers import accepts
     from tiltyard.settings import Settings
@@ -140,6 +141,40 @@ def _app() -> "FastAPI":
     def costs() -> Response:
         return _page(_render("costs.html", costs=overview.costs(settings), advice=ADVICE, shown=25))
 
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(overview.metrics(settings), media_type="text/plain; version=0.0.4")
+
+    @app.get("/reports/{path:path}")
+    def report(path: str) -> Response:
+        file = reports.opened(settings, path)
+        if file is None and not path.strip("/"):
+            return _page(_render("folder.html", path="", above="", entries=()))
+        if file is None:
+            raise HTTPException(404, "There is no such report (any more).")
+        if file.is_dir():
+            above = path.strip("/").rpartition("/")[0]
+            return _page(_render("folder.html", path=path, above=above, entries=reports.entries(file)))
+        headers = {
+            "Content-Security-Policy": content_security(file.relative_to(settings.reports.resolve())),
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-cache",
+        }
+        if file.suffix == ".html":
+            return HTMLResponse(way_back.added(file, settings.reports, PREFIX), headers=headers)
+        return FileResponse(file, headers=headers)
+
+    _documents(app, settings)
+    return app
+
+
+def _documents(app: "FastAPI", settings: "Settings") -> None:
+    """What the pages show, as JSON."""
+    from fastapi import HTTPException, Request
+    from fastapi.responses import Response
+
+    from tiltyard.edge import board_query, comparing, overview
+
     @app.get("/api/v1/costs")
     def costs_document() -> Response:
         return _json(overview.costs(settings).to_json())
@@ -150,10 +185,12 @@ def _app() -> "FastAPI":
         return _json([row.to_json() for row in found])
 
     @app.get("/api/v1/models/{name}")
-    def model_document(name: str) -> Response:
-        entry = overview.entry(settings, name)
+    def model_document(name: str, request: Request) -> Response:
+        entry = overview.entry(settings, name, overview.ModelQuery.of({"night": request.query_params.get("night", "")}))
         if entry is None:
             raise HTTPException(404, f"There is no model {name!r} in the portfolio.")
+        if entry.missing:
+            raise HTTPException(404, entry.missing)
         return _json(entry.status.to_json() if entry.status else {"model": name, "problem": entry.problem})
 
     @app.get("/api/v1/models/{name}/decisions")
@@ -180,35 +217,9 @@ def _app() -> "FastAPI":
     def night_document(day: str) -> Response:
         return _found(overview.night(settings, day), f"Nothing was done on a night {day!r}.")
 
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(overview.metrics(settings), media_type="text/plain; version=0.0.4")
-
     @app.get("/api/v1/{part}")
     def part(part: Literal["inbox", "sources", "incidents"]) -> Response:
         return _json([item.to_json() for item in getattr(overview.board(settings), part)])
-
-    @app.get("/reports/{path:path}")
-    def report(path: str) -> Response:
-        file = reports.opened(settings, path)
-        if file is None and not path.strip("/"):
-            return _page(_render("folder.html", path="", entries=()))
-        if file is None:
-            raise HTTPException(404, "There is no such report (any more).")
-        if file.is_dir():
-            above = path.strip("/").rpartition("/")[0]
-            return _page(_render("folder.html", path=path, above=above, entries=reports.entries(file)))
-        headers = {
-            "Content-Security-Policy": content_security(file.relative_to(settings.reports.resolve())),
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-cache",
-        }
-        if file.suffix == ".html":
-            content = way_back.added(file, settings.reports, PREFIX)
-            return Response(content, media_type="text/html", headers=headers)
-        return FileResponse(file, headers=headers)
-
-    return app
 
 
 def paused() -> frozenset[str]:

@@ -166,6 +166,9 @@ def test_links_between_the_pages_lead_somewhere(client: TestClient) -> None:
 def test_a_night_of_a_model_is_shown_as_it_was(client: TestClient) -> None:
     then = client.get(f"/models/churn?night={NIGHT - timedelta(days=4)}").text
     assert "steady</span> on 2025-05-26" in then and "alarm</span> on 2025-05-30" in client.get("/models/churn").text
+    document = client.get(f"/api/v1/models/churn?night={NIGHT - timedelta(days=4)}").json()
+    assert (document["as_of"][:10], document["drift"]["verdict"]) == ("2025-05-26", "steady")
+    assert client.get("/api/v1/models/churn?night=2020-01-01").status_code == 404
     gone = client.get("/models/churn?night=2020-01-01").text
     assert "Nothing was done for churn on the night of 2020-01-01: its newest night is that of 2025-05-30." in gone
     assert "&#39;&lt;b&gt;&#39; is no day; write it like 2025-05-30." in client.get("/models/churn?night=<b>").text

@@ -23,12 +23,14 @@ from tests.conftest import business_home
 from tiltyard import clock, postgres
 from tiltyard import rails as rails_module
 from tiltyard.answered import predictions
-from tiltyard.edge import processes, quickstart, services, starting
+from tiltyard.edge import board, open_forms, processes, quickstart, services, starting
 from tiltyard.edge.airflow_api import Airflow, Run
 from tiltyard.edge.airflow_settings import address
 from tiltyard.errors import CheckFailed
+from tiltyard.judge import operate
 from tiltyard.prepare import releasing
 from tiltyard.rails import Rails
+from tiltyard.records import ShadowSummary
 from tiltyard.rewind import hindcast
 from tiltyard.settings import GPU_POOL, TRAINING_POOL, Settings
 from tiltyard.spec import Spec, find, load_portfolio, portfolio
@@ -211,6 +213,8 @@ def test_a_safe_default_that_lasts_is_asked_about_until_a_person_answers(night: 
     assert "never had a champion" in first["body"]
     answer(first, cause=" ", owner="ann", until="2025-02-20")
     second = next_question(before=first["task_instance"]["id"])
+    tasks = night.airflow.tasks("churn__explanation", first["task_instance"]["dag_run_id"])
+    assert {task.task_id: task.state for task in tasks} == {"explain": "success", "kept": "failed"}, "it is seen"
     assert second["body"].startswith("**Your last answer does not count.** The cause is empty")
     answer(second, cause="its labels take three weeks", owner="ann", until="2025-02-20")
     night.airflow.wait("churn__explanation", second["task_instance"]["dag_run_id"], timeout_s=120)
@@ -219,11 +223,70 @@ def test_a_safe_default_that_lasts_is_asked_about_until_a_person_answers(night: 
     assert (task.opened, task.explanation.answered_by, task.explanation.source) == (FIRST.date(), "admin", "airflow")
 
 
+def test_what_is_done_by_hand_takes_the_name_of_whoever_is_logged_in_and_at_tier_1_another_one(night: Night) -> None:
+    """`admin` is the one user that there is: what it has asked for it cannot confirm."""
+
+    def form(action: str, model: str) -> dict[str, str]:
+        return {"model": model, "action": action, "reason": "an audit"}
+
+    for action, is_frozen in (("freeze", True), ("unfreeze", False)):
+        run = night.airflow.trigger("operate", form(action, "churn"))
+        night.airflow.wait("operate", run, timeout_s=120)
+        assert bool(night.rails.ledger.operations.standing("churn").frozen) is is_frozen
+    assert {one.requested_by for one in night.rails.ledger.operations.of(["churn"])["churn"]} == {"admin"}
+
+    models = night.settings.models
+    shutil.copytree(models / "churn", models / "high")
+    path = models / "high" / "spec.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"tier": 1}))
+    releasing.accept(night.rails, clock.now())
+    night.rails.ledger.record_stage("high", FIRST.date(), "done", ShadowSummary())
+    try:
+        night.airflow.wait_for_dags(["high__promotion"])
+        night.airflow.parse_again()
+        run = night.airflow.trigger("operate", form("retire", "high"))
+        deadline = time.monotonic() + 120
+        while not (waiting := [one for one in open_forms.waiting(night.settings) if one.dag_id == "operate"]):
+            assert time.monotonic() < deadline, "nobody was asked"
+            time.sleep(0.5)
+        assert waiting[0].subject.endswith(": retire high?")
+        found = board.read(night.rails, portfolio(night.settings), clock.now())
+        assert waiting[0].link in {item.link for item in found.inbox if item.kind == "operate"}
+        answer = {"chosen_options": ["Approve"], "params_input": {"comment": "looks fine"}}
+        task = f"/api/v2/dags/operate/dagRuns/{run}/taskInstances/second_person/-1/hitlDetails"
+        night.airflow.call("PATCH", task, json=answer)
+        with pytest.raises(CheckFailed):
+            night.airflow.wait("operate", run, timeout_s=120)
+        tasks = {task.task_id: task.state for task in night.airflow.tasks("operate", run)}
+        assert tasks == {"ask": "success", "second_person": "success", "confirm": "failed"}
+        [asked] = night.rails.ledger.operations.of(["high"])["high"]
+        assert asked.outcome is None
+        assert operate.approve(night.rails, asked.id, by="somebody else", now=clock.now()).operation
+    finally:
+        shutil.rmtree(models / "high")
+        releasing.accept(night.rails, clock.now())
+
+
 def test_the_portfolio_page_is_behind_the_login(night: Night) -> None:
     url = address(night.settings) + "/tiltyard/"
     assert httpx.get(url, trust_env=False).status_code in (302, 303, 307, 401)
     page = night.airflow.page("/tiltyard/")
-    assert "churn" in page
+    assert "churn" in page and "paused in Airflow" not in page
+
+
+def test_the_pages_of_a_night_are_told_by_what_its_stages_kept(night: Night) -> None:
+    """A DAG that somebody pauses is named where it matters."""
+    page = night.airflow.page(f"/tiltyard/nights/{NIGHT.date()}")
+    assert f"/tiltyard/models/churn?night={NIGHT.date()}" in page
+    source = night.airflow.page("/tiltyard/sources/subscription")
+    assert "landed" in source and "raw.payment" in source
+    night.airflow.call("PATCH", "/api/v2/dags/churn__training", json={"is_paused": True})
+    try:
+        model = night.airflow.page("/tiltyard/models/churn?part=data")
+        assert "Paused in Airflow" in model and "filled at training" in model
+        assert "1 DAG paused in Airflow" in night.airflow.page("/tiltyard/")
+    finally:
+        night.airflow.call("PATCH", "/api/v2/dags/churn__training", json={"is_paused": False})
 
 
 def test_nothing_listens_beyond_loopback(night: Night) -> None:

@@ -43,8 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for group in (
-    lifecycle, looking, opening, new, data, stages, portfolio, nights, operating, costs, alerts, past, leakage,
-    serving, online,
+    lifecycle, looking, opening, new, data, stages, portfolio, nights, operating, costs, alerts, past, leakage, serving,
+    online,
 ):  # fmt: skip
     app.add_typer(group.commands)
 

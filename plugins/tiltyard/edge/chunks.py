@@ -160,8 +160,8 @@ class Chunks:
 
     def _work(self, rails: "Rails", spec: Spec, own: Lot) -> None:
         log.info("%s of %s: %s", self.stage, spec.name, ", ".join(map(str, own.models[spec.name])))
-        task_run.show_model(spec.name)
         days = own.models[spec.name]
+        task_run.show_model(spec.name)
         try:
             with metering.meter.span(spec.name, days), limits.within(rails, self.stage, spec):
                 self.work(rails, spec, [clock.midnight(day) for day in days])

@@ -73,14 +73,15 @@ from tiltyard.spec import Spec, load_portfolio, read_all
 from tiltyard.stages import IN_CHUNKS, StageName, dag_id
 
 __all__ = [
-    "JudgedNight", "Settled", "accepting", "alerts_schedule", "announce", "announce_evaluations", "announce_findings",
-    "announce_promotions", "answer_hours", "any_feature", "approvals", "arguments", "ask_for", "asks", "audit_alone",
-    "audit_fallback", "begin", "check", "confirm", "each_night", "end_of_run", "explanation", "fail", "feature_assets",
-    "governed_nights", "governor_schedule", "grant", "granted_assets", "hourly", "in_chunks", "in_force", "in_short",
-    "judge", "judge_model", "kept", "land", "linked", "look_at_model", "looking", "maintenance_timetable",
-    "model_asset", "night", "nights", "operating_arguments", "per_model", "portfolio", "portfolio_asset", "promote",
-    "publish", "require_kept", "same_nights", "second_person", "settled_assets", "shadow_model", "show_checks", "skip",
-    "tags", "tell", "tidy", "timetable", "train", "transform", "unexplained_assets", "working",
+    "JudgedNight", "Settled", "accepting", "alerts_schedule", "announce", "announce_evaluations",
+    "announce_findings", "announce_promotions", "answer_hours", "any_feature", "approvals", "arguments", "ask_for",
+    "asks", "audit_alone", "audit_fallback", "begin", "check", "confirm", "each_night", "end_of_run", "explanation",
+    "fail", "feature_assets", "governed_nights", "governor_schedule", "grant", "granted_assets", "hourly",
+    "in_chunks", "in_force", "in_short", "judge", "judge_model", "kept", "land", "linked", "look_at_model",
+    "looking", "maintenance_timetable", "model_asset", "night", "nights", "operating_arguments", "per_model",
+    "portfolio", "portfolio_asset", "promote", "publish", "require_kept", "same_nights", "second_person",
+    "settled_assets", "shadow_model", "show_checks", "skip", "tags", "tell", "tidy", "timetable", "train",
+    "transform", "unexplained_assets", "working",
 ]  # fmt: skip
 
 PORTFOLIO_OWNER = "tiltyard"

@@ -324,8 +324,12 @@ def _stuck(rails: Rails, specs: Sequence[Spec], left: set[tuple[str, str]], day:
 
 def is_outcome(rails: Rails, dag_id: str, night: date) -> bool:
     """Whether a red run of a DAG is how a night is meant to end: a check stopped what no later night takes up again, as
-    a training, and the night goes on without it."""
+    a training, and the night goes on without it; or a person's answer did not count, which is no night's."""
     stage, of = stages.split(dag_id)
+    if stage in ("explanation", "operate"):
+        return True
+    if stage == "promotion" and of:
+        return rails.ledger.stage_status(stage, of, night) == "done"
     return not stages.STAGES[stage].is_taken_up_again and rails.ledger.stage_status(stage, of, night) == "stopped"
 
 

@@ -42,7 +42,6 @@ from tiltyard.records import (
     FeaturesSummary,
     FilledFeature,
     MeasuredVersion,
-    PromotionSummary,
     RefusedText,
     ShadowSummary,
     StageRun,
@@ -204,16 +203,9 @@ def _latency(rails: Rails, spec: Spec, figures: dict[str, SourceFigures]) -> tup
 
 
 def _gate(rails: Rails, spec: Spec, night: date) -> GateDecision | None:
-    """Of the newest night's decisions the one that the stage acted on, which is the one that a person is asked about;
-    where it was killed before it said so, the one that it would have."""
+    """Of the newest night's decisions the one that is acted on, which is the one that a person is asked about."""
     decided = rails.ledger.chronicle.last_decided(spec.name, night)
-    newest = rails.ledger.decisions(spec.name, until=decided, since=decided) if decided else []
-    if decided is None or not newest:
-        return None
-    run = rails.ledger.stage_run(PromotionSummary, spec.name, decided)
-    acted_on = run.summary.challenger if run else None
-    decision = next((entry for entry in newest if entry.challenger == acted_on), None)
-    decision = decision or best_of(newest)
+    decision = best_of(rails.ledger.decisions(spec.name, until=decided, since=decided)) if decided else None
     if decision is None:
         return None
     return GateDecision(

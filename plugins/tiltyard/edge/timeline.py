@@ -10,17 +10,17 @@ from typing import Final, Literal
 
 from tiltyard import operating
 from tiltyard.answered import delivery
+from tiltyard.operations import DONE
 from tiltyard.rails import Rails
-from tiltyard.records import Instant, Record, TrainingSummary
+from tiltyard.records import Instant, OperationAction, Record, TrainingSummary
 from tiltyard.spec import Spec
 from tiltyard.words import listed
 
 PAGE = 30
 """Moments a page."""
-DAY = timedelta(days=1)
 TRAININGS = timedelta(days=365)
 """How far back trainings without a version are told."""
-TOLD_OTHERWISE: Final = (*delivery.ROUTINE, "rolled_back")
+TOLD_OTHERWISE: Final = (*delivery.ROUTINE, "rolled_back", DONE)
 """Kinds of event that another line tells, or that are of every night."""
 
 Kind = Literal[
@@ -76,9 +76,11 @@ class InService(Record):
     since: date | None
     """The night of the change that put it there; None where there was none."""
     by: str | None
-    """Who approved that; None where nobody had to."""
+    """Who approved that, or did it by hand; None where nobody had to."""
     kind: Literal["promotion", "rollback", "operation"] | None
     """What the change was."""
+    action: OperationAction | None = None
+    """What a person did; None where nobody did."""
     until: date | None
     """The night of the next change; None while it lasts."""
 
@@ -87,7 +89,9 @@ class InService(Record):
         if self.since is None:
             begun = "no version had been promoted yet"
         else:
-            begun = f"in service by the {self.kind} of {self.since}" + (f", approved by {self.by}" if self.by else "")
+            how = f"{self.action} by hand" if self.action else self.kind
+            by = f", {'by' if self.action else 'approved by'} {self.by}" if self.by else ""
+            begun = f"in service by the {how} of {self.since}{by}"
         return f"On {self.day} {who} answered: {begun}" + (f"; until the night of {self.until}." if self.until else ".")
 
 
@@ -101,6 +105,12 @@ def in_service(rails: Rails, model: str, day: date) -> InService:
     by = None
     if last is not None and last.kind == "promotion":
         by = next((entry.approved_by for entry in rails.ledger.promotions(model) if entry.night == last.night), None)
+    if last is not None and last.action is not None:
+        done = [
+            one for one in operating.in_order(rails.ledger.operations.of([model])[model]) if one.night == last.night
+        ]
+        by = next((" and ".join(filter(None, (one.requested_by, one.decided_by)))
+                   for one in reversed(done) if one.action == last.action), None)  # fmt: skip
     return InService(
         model=model,
         day=day,
@@ -108,6 +118,7 @@ def in_service(rails: Rails, model: str, day: date) -> InService:
         since=last.night if last else None,
         by=by,
         kind=last.kind if last else None,
+        action=last.action if last else None,
         until=after[0].night if after else None,
     )
 

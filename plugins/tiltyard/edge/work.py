@@ -139,8 +139,8 @@ def publish(rails: "Rails", source: str, as_of: datetime) -> JsonObject:
     if clock.is_hour(as_of):
         return _announce_hour(rails, source, as_of)
     published = features.end(rails, source, as_of)
-    log.info("%s", log_lines.published(published))
     source_figures.keep(rails, source, as_of)
+    log.info("%s", log_lines.published(published))
     online = fill.fill_night(rails, as_of, published.settled).to_json() if published.published else None
     night, specs = clock.night_closing(as_of), portfolio(rails.settings)
     touched = [spec for spec in specs if not published.settled.isdisjoint(spec.tables)]

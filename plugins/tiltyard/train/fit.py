@@ -166,8 +166,8 @@ def fit(
     with _timed(cpu_s, "light"):
         params = replace(tuned.params, light_C=_tune_light(fitter, rows, parts, tuned.params))
         light, whole_light = fitter.light(older, params), fitter.light(rows, params)
-    said = ", ".join(f"{name} {value}" for name, value in params.heavy.items())
-    log.info("tuned in %d trials: %s", len(tuned.trials), said)
+    chosen = ", ".join(f"{key} {value}" for key, value in params.heavy.items())
+    log.info("tuned in %d trials: %s", len(tuned.trials), chosen)
     with _timed(cpu_s, "heavy"):
         heavy, whole_heavy = fitter.heavy(older, params), fitter.heavy(rows, params)
     scores = {"heavy": fitter.score(heavy, newest.matrix), "light": fitter.score(light, newest.matrix)}

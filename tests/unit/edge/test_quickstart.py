@@ -83,6 +83,11 @@ def test_a_red_run_is_an_outcome_where_a_check_stopped_what_is_not_taken_up_agai
     rails.ledger.record_stage("leaky", night, "stopped", ShadowSummary(reason="its spine is held"))
     assert not quickstart.is_outcome(rails, "shadow", night)
     assert not quickstart.is_outcome(rails, "lake_maintenance", night)
+    assert quickstart.is_outcome(rails, "operate", night), "a person's answer that does not count is no night's"
+    assert quickstart.is_outcome(rails, "leaky__explanation", night)
+    assert not quickstart.is_outcome(rails, "leaky__promotion", night)
+    rails.ledger.record_stage("leaky", night, "done", PromotionSummary())
+    assert quickstart.is_outcome(rails, "leaky__promotion", night), "the night is closed, whoever has answered"
 
 
 def test_a_night_of_which_nothing_more_comes_is_told_and_not_waited_for(rails: Rails) -> None:
