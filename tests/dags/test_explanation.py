@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from tests.conftest import make_settings
-from tiltyard import postgres
+from tiltyard import clock, postgres
 from tiltyard import rails as rails_module
 from tiltyard.answered import fallback_audit
 from tiltyard.edge import answers, approvals, explanations, task_run, work
@@ -54,7 +54,10 @@ def run(monkeypatch: pytest.MonkeyPatch, opened: Rails, spec: Spec) -> dict[str,
     monkeypatch.setenv("TILTYARD_DATABASE_PREFIX", opened.settings.database_prefix)
     ti = SimpleNamespace(id=uuid.uuid4(), dag_id=f"{spec.name}__explanation", run_id="one", task_id="explain")
     ti.try_number, ti.max_tries = 1, 2
-    by_nobody = SimpleNamespace(triggering_user_name=None)
+    by_nobody = SimpleNamespace(
+        triggering_user_name=None, run_type="asset_triggered", data_interval_end=None, logical_date=None,
+        run_after=clock.now(), start_date=None,
+    )  # fmt: skip
     context = {"params": {}, "ti": ti, "task_instance": ti, "dag_run": by_nobody}
     context["outlet_events"] = OutletEventAccessors()
     monkeypatch.setattr(task_run, "get_current_context", lambda: context)

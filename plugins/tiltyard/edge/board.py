@@ -555,8 +555,7 @@ class _Facts:
         read = source_of.keys() | self.upstream(specs)
         asked += [
             Asked(kind="table", subject=name, reason=state.reason or state.state, since=state.since,
-                  link=f"/dags/{source_of[name]}__features" if name in source_of else "/tiltyard/reports/checks/",
-                  models=self.readers(specs, name))
+                  link=self.checks_of(state, source_of.get(name)), models=self.readers(specs, name))
             for name, state in sorted(self.states.items())
             if not self.good(name) and state.cause in (None, name) and name in read
         ]  # fmt: skip
@@ -617,6 +616,17 @@ class _Facts:
                       since=runs[-1].night, link=f"/tiltyard/models/{spec.name}", models=(spec.name,))
             )  # fmt: skip
         return found
+
+    def checks_of(self, state: TableState, source: str | None) -> str:
+        """Where it is seen why a table is not good: the page of the checks of its night, with the rows; where none was
+        drawn, the page of its source. `source`: of a table that a model reads, the model's."""
+        fed = sorted(self.feeding.of_table(state.table)) if self.feeding else []
+        for name in dict.fromkeys([*fed, *([source] if source else [])]):
+            page = f"checks/{name}/{state.night}.html"
+            if (self.rails.settings.reports / page).is_file():
+                return f"/tiltyard/reports/{page}"
+        owner = source or next(iter(fed), None)
+        return f"/tiltyard/sources/{owner}" if owner else "/tiltyard/reports/checks/"
 
     def readers(self, specs: Sequence[Spec], table: str) -> tuple[str, ...]:
         """The models that stand on a table, at whatever distance."""

@@ -101,8 +101,12 @@ def test_a_table_that_is_not_good_is_trouble_although_every_stage_is_done(rails:
     assert row.state == "held" and "3 of 55 rows undated" in row.reason
     assert row.ends == ((NIGHT - timedelta(days=1), "done"), (NIGHT, "stopped"))
     assert [(item.kind, item.subject, item.link) for item in found.inbox] == [
-        ("table", spine, "/dags/subscription__features")
+        ("table", spine, "/tiltyard/sources/subscription")
     ]
+    page = rails.settings.reports / "checks" / "subscription" / f"{NIGHT}.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>rows</p>")
+    assert read(rails).inbox[0].link == f"/tiltyard/reports/checks/subscription/{NIGHT}.html"
     assert found.sources[[source.source for source in found.sources].index("subscription")].tables == (state,)
 
 

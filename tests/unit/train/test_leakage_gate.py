@@ -166,7 +166,7 @@ def test_the_gate_weighs_what_the_data_itself_tells(rails: Rails, tmp_path: Path
     assert {(one.name, one.column) for one in report.warnings} == {("no_statistical_evidence_of_leakage", "size")}
     [warning] = report.warnings
     assert "size: too_good: " in warning.detail
-    assert "no_statistical_evidence_of_leakage" in (rails.settings.reports / str(report.report_path)).read_text()
+    assert "no statistical evidence of leakage" in (rails.settings.reports / str(report.report_path)).read_text()
     few = leakage_gate.check_frame(rails, spec, frame.training(rails, spec, instant("2024-01-05")), render=False)
     assert {one.observed.split(":")[0] for one in few.results if "evidence" in one.name} == {"not judged"}
 
