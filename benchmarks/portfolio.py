@@ -7,7 +7,7 @@ past, in the ledger and in the lake, so that a night does for each of them what 
 first nights have a fifth of the models, the last ones all: the difference is what one more model costs. PostgreSQL and
 Airflow are started in a home of their own on a free port, and stopped. Printed are, per night, the wall, the CPU
 seconds of everything (PostgreSQL, Airflow and every task) and its memory at its highest; then how long the portfolio
-page and a model's take to answer. Ends with exit code 1 where a limit is missed.
+page and a model's take to answer, and to load in a browser. Ends with exit code 1 where a limit is missed.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import psutil
 import sqlalchemy as sa
 import yaml
 from night import parse
+from playwright.sync_api import sync_playwright
 from servers.process import free_port
 
 from tiltyard import clock, lake, ledger_tables
@@ -79,6 +80,8 @@ LIMITS = {
     "page_ms": Limit("portfolio page, over HTTP", 300, "ms"),
     "page_kb": Limit("its size", 200, "kB"),
     "model_ms": Limit("a model's page, over HTTP", 300, "ms"),
+    "browser_ms": Limit("portfolio page, in a browser", 300, "ms"),
+    "browser_model_ms": Limit("a model's page, in a browser", 300, "ms"),
 }
 
 
@@ -160,6 +163,7 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=2, help="nights of each size")
     parser.add_argument("--json", type=Path, help="file that gets the figures as well")
     parser.add_argument("--keep", action="store_true", help="leave the home where it is")
+    parser.add_argument("--screenshots", type=Path, metavar="FOLDER", help="keep there how the pages look")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tiltyard-portfolio-"))
     folder.chmod(0o755)  # run as root, PostgreSQL drops to a user of its own
@@ -176,7 +180,7 @@ def main() -> None:
         Simulator(customers=1_200, days=60).land(settings.landing / "subscription")
         write_specs(settings.models, 1)
         with rails_module.opened(settings) as rails:
-            figures = measure(rails, few, asked.models, asked.nights)
+            figures = measure(rails, few, asked.models, asked.nights, asked.screenshots)
     finally:
         services.stop(settings)
         if not asked.keep:
@@ -186,7 +190,7 @@ def main() -> None:
     sys.exit(0 if told(figures, asked.models) else 1)
 
 
-def measure(rails: Rails, few: int, many: int, nights: int) -> dict[str, float]:
+def measure(rails: Rails, few: int, many: int, nights: int, screenshots: Path | None) -> dict[str, float]:
     """The figures of LIMITS."""
     settings, first = rails.settings, find(rails.settings.models, name(0))
     begun = time.perf_counter()
@@ -232,6 +236,7 @@ def measure(rails: Rails, few: int, many: int, nights: int) -> dict[str, float]:
             begun = time.perf_counter()
             airflow.page(f"/tiltyard/models/{name(0)}")
             of_model.append(time.perf_counter() - begun)
+        seen = in_browser(airflow, screenshots)
     parse_s, dags = parse(settings)
     small, large = played[nights - 1], played[-1]
     marginal = (large.cpu_s - small.cpu_s) / max(1, large.models - small.models) / STAGES
@@ -245,8 +250,38 @@ def measure(rails: Rails, few: int, many: int, nights: int) -> dict[str, float]:
         "page_ms": 1000 * statistics.median(times[1:]),  # the first one imports what stands behind the page
         "page_kb": len(page.encode()) / 1000,
         "model_ms": 1000 * statistics.median(of_model[1:]),
+        **seen,
         **{f"night_{number}": value for number, night in enumerate(played, 1) for value in [asdict(night)]},  # type: ignore[dict-item]
     }
+
+
+def in_browser(airflow: Airflow, screenshots: Path | None) -> dict[str, float]:
+    """Milliseconds until a page has loaded in the system's Chromium, the median of PAGES; nothing without one. Where a
+    folder is given, how the pages look is kept there."""
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if executable is None:
+        print("no Chromium is here: nothing was looked at in a browser", flush=True)
+        return {}
+    pages = {"browser_ms": "/tiltyard/", "browser_model_ms": f"/tiltyard/models/{name(0)}"}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, extra_http_headers=airflow.authorization())
+        found = {}
+        for key, path in pages.items():
+            times = []
+            for _ in range(1 + PAGES):
+                page.goto(airflow.address + path, wait_until="load")
+                times.append(page.evaluate("performance.getEntriesByType('navigation')[0].duration"))
+            found[key] = statistics.median(times[1:])
+        if screenshots:
+            screenshots.mkdir(parents=True, exist_ok=True)
+            for file, path in (("portfolio", "/tiltyard/"), ("model", pages["browser_model_ms"]),
+                               ("night", f"/tiltyard/nights/{(FIRST + PAST * timedelta(days=1)):%Y-%m-%d}"),
+                               ("costs", "/tiltyard/costs")):  # fmt: skip
+                page.goto(airflow.address + path, wait_until="load")
+                page.screenshot(path=screenshots / f"{file}.png")
+        browser.close()
+    return found
 
 
 def play(rails: Rails, airflow: Airflow, meter: Meter, specs: tuple[Spec, ...], as_of: datetime) -> Night:
@@ -273,6 +308,8 @@ def told(figures: dict[str, float], models: int) -> bool:
     kept = True
     print(f"{models} models{'':24}{'':>10}{'limit':>12}")
     for key, limit in LIMITS.items():
+        if key not in figures:
+            continue
         most = limit.most * max(models, 100) / 100 if limit.grows else limit.most
         mark = "" if figures[key] <= most else "  MISSED"
         kept = kept and not mark

@@ -255,6 +255,17 @@ class Airflow:
         """The JSON of anything else of the REST API, like `get("/api/v2/assets")`."""
         return self.call("GET", path, query=query).json()
 
+    @property
+    def address(self) -> str:
+        """Where it is reached on this machine."""
+        return local_address(self._settings)
+
+    def authorization(self) -> dict[str, str]:
+        """What a request of somebody else, like a browser, has in its head to be the logged-in user's."""
+        if self._token is None:
+            self._log_in()
+        return {"Authorization": f"Bearer {self._token}"}
+
     def page(self, path: str) -> str:
         """A page of the user interface, as the logged-in user gets it."""
         return self.call("GET", path).text
