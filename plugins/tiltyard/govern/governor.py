@@ -95,6 +95,7 @@ def govern(
 
     actions: dict[str, Action] = {}
     asking: dict[str, tuple[str, ...]] = {}
+    routine: set[str] = set()
     for model in sorted(drift):
         if model not in tonight:
             actions[model] = Action(model, "waiting", (f"nothing is known of it on {night}",))
@@ -102,7 +103,9 @@ def govern(
         action = _alone(tonight[model], lineage, history, drift[model], holding.get(model, []))
         if action.decision in ("steady", "report"):
             reasons = due((retrain or {}).get(model, RetrainPolicy()), tonight[model].since_training, night)
-            action = Action(model, "retrain", (*action.reasons, *reasons)) if reasons else action
+            if reasons:
+                action = Action(model, "retrain", (*action.reasons, *reasons))
+                routine.add(model)
         if action.decision == "retrain" and frozen and model in frozen:
             action = Action(model, "report", (*action.reasons, frozen[model]))
         if action.decision == "retrain":
@@ -114,8 +117,9 @@ def govern(
             action = Action(model, "cooldown", (*action.reasons, wait))
         actions[model] = action
 
-    granted = _granted(asking, tonight, history, portfolio.trainings)
-    for place, model in enumerate(_in_order(asking, tonight)):
+    ordered = _in_order(asking, tonight, routine)
+    granted = _granted(ordered, history, portfolio.trainings)
+    for place, model in enumerate(ordered):
         if model in granted:
             actions[model] = Action(model, "retrain", asking[model])
         else:
@@ -289,30 +293,27 @@ def _echo(finding: Finding, lineage: Lineage, history: NightHistory, policy: Dri
 # -- many models, few trainings ---------------------------------------------------------------------
 
 
-def _granted(
-    asking: Mapping[str, tuple[str, ...]], findings: Mapping[str, Finding], history: NightHistory, trainings: Trainings
-) -> tuple[str, ...]:
-    """Who may train. What this night granted already stays granted, so that an attempt after it takes nothing back."""
+def _granted(ordered: Sequence[str], history: NightHistory, trainings: Trainings) -> tuple[str, ...]:
+    """Who may train, of those who ask in their order. What this night granted already stays granted, so that an attempt
+    after it takes nothing back."""
     night = history.night
-    before = {model for model in asking if any(grant.night == night for grant in history.past(model).grants)}
+    before = {model for model in ordered if any(grant.night == night for grant in history.past(model).grants)}
     running = sum(
         grant.became == "running" and grant.night < night for past in history.models.values() for grant in past.grants
     )
     spent = sum(grant.night == night for past in history.models.values() for grant in past.grants)
     room = max(trainings.per_night - running - spent, 0)
-    ordered = _in_order(asking, findings)
     chosen = before | set([model for model in ordered if model not in before][:room])
     return tuple(model for model in ordered if model in chosen)
 
 
-def _in_order(asking: Iterable[str], findings: Mapping[str, Finding]) -> list[str]:
-    """Tier 1 first; then alarms, first trainings, and what is due without either; then who has the most evidence for
-    its limit; then by name."""
+def _in_order(asking: Iterable[str], findings: Mapping[str, Finding], routine: Container[str]) -> list[str]:
+    """Tier 1 first; then alarms, first trainings, and those of `routine`, which are due without either, whatever alarm
+    they only report; then who has the most evidence for its limit; then by name."""
 
     def place(model: str) -> tuple[int, int, float, str]:
         finding = findings[model]
-        has_version = finding.champion is not None or bool(finding.challengers)
-        cause = 0 if finding.alarm else 2 if has_version else 1
+        cause = 2 if model in routine else 0 if finding.alarm else 1
         return finding.tier, cause, -_excess(finding), model
 
     return sorted(asking, key=place)

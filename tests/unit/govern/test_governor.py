@@ -478,3 +478,19 @@ def test_what_cannot_be_read_is_refused() -> None:
 def test_what_a_newer_version_adds_is_passed_over() -> None:
     finding = finding_of("m", START, {})
     assert Finding.from_json(finding.to_json() | {"mood": "good"}) == finding
+
+
+def test_an_alarm_that_is_only_reported_gives_what_is_due_no_better_place() -> None:
+    due, felt = MODELS[:2]
+    old = {"night": START - timedelta(days=40)}
+    shared: dict[str, Any] = {"tier": 2, "alarm": True, "champion": 1, "threshold": 10.0, "harm": "felt"}
+    here = [
+        finding_of(due, START, {**shared, "evidence": 900.0, "since_training": old}),
+        finding_of(felt, START, {**shared, "evidence": 11.0, "since_training": old}),
+    ]
+    policy = {due: DriftPolicy(on_drift="report"), felt: DriftPolicy()}
+    one = Portfolio(trainings=Trainings(per_night=1))
+    rule = {due: RetrainPolicy(every=timedelta(days=28))}
+    outcome = govern(here, GRAPH, NightHistory(START), policy, one, rule)
+    assert outcome.granted == (felt,)
+    assert decided(outcome)[due].decision == "queued"
