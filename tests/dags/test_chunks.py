@@ -1,5 +1,6 @@
 """A stage of the portfolio goes through its models: who fails, fails alone, is done again alone, and is named."""
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -404,3 +405,20 @@ def test_what_a_chunk_has_used_is_put_down_for_each_of_its_models(rails: Rails, 
     assert {cost.stage for cost in costs.values()} == {"drift"}
     assert costs["dog"].usage.cpu_s > costs["ant"].usage.cpu_s
     assert all(cost.usage.memory_bytes > 1_000_000 for cost in costs.values())
+
+
+def test_the_button_opens_the_page_of_the_one_model_or_of_all(rails: Rails, run: Run) -> None:
+    """A night that left no page of its own, like a hold, is no reason to be shown the root of all reports."""
+
+    def shown() -> str:
+        return task_run.ReportLink().get_link(None, ti_key=task_run.key())
+
+    task_run._reports.clear()
+    assert shown() == "/tiltyard/"
+    with contextlib.suppress(DownstreamTasksSkipped):
+        stage(look()).plan()
+    assert shown() == "/tiltyard/", "four of them"
+    task_run.show_model("ant")
+    assert shown() == "/tiltyard/models/ant"
+    task_run.show("checks/shop/2025-03-05.html", rails.settings)
+    assert shown() == "/tiltyard/reports/checks/shop/2025-03-05.html"

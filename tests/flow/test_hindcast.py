@@ -138,7 +138,7 @@ def test_a_drift_page_is_drawn_when_somebody_opens_it(replayed: tuple[Rails, Spe
     assert not Path(finding.report).exists(), "no night waits for Evidently"
     page = reports.opened(rails.settings, f"drift/churn/{nights[-1]}.html")
     assert page == Path(finding.report).resolve()
-    assert "Dataset Drift" in page.read_text()
+    assert "as Evidently draws it" in page.read_text()
     drawn = page.stat().st_mtime_ns
     assert reports.opened(rails.settings, f"drift/churn/{nights[-1]}.html") == page
     assert page.stat().st_mtime_ns == drawn, "drawn once"

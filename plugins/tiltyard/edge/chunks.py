@@ -99,6 +99,7 @@ class Chunks:
             parts = due.divided(planned, rails.settings.chunk_models)
             if len(parts) > 1 or not task_run.is_first_attempt():
                 return [_labelled(part) for part in parts]
+            task_run.show_model(min(planned.models))  # where it is one; its work may show a page of its own
             self._do(rails, planned)
             if self._left(rails, planned).models:
                 return []
@@ -161,7 +162,6 @@ class Chunks:
     def _work(self, rails: "Rails", spec: Spec, own: Lot) -> None:
         log.info("%s of %s: %s", self.stage, spec.name, ", ".join(map(str, own.models[spec.name])))
         days = own.models[spec.name]
-        task_run.show_model(spec.name)
         try:
             with metering.meter.span(spec.name, days), limits.within(rails, self.stage, spec):
                 self.work(rails, spec, [clock.midnight(day) for day in days])
