@@ -27,8 +27,8 @@ from tiltyard.upkeep import holds
 from tiltyard.words import counted, listed
 
 OF_MODELS = (
-    tables.PREDICTION, tables.PROFILE, tables.EVALUATION, tables.ESTIMATE, tables.DRIFT, tables.DRIFT_DETECTOR,
-    tables.ONLINE_EVALUATION, tables.TIER_SHARE,
+    tables.PREDICTION, tables.LIGHT_SCORE, tables.PROFILE, tables.EVALUATION, tables.ESTIMATE, tables.DRIFT,
+    tables.DRIFT_DETECTOR, tables.ONLINE_EVALUATION, tables.TIER_SHARE,
 )  # fmt: skip
 """Tables of the lake with what a night says of models. What was requested online stays: it was asked."""
 OF_TABLES = (CHECK_RESULT, COLUMN_PROFILE, FEATURE_LATENCY)
