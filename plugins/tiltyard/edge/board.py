@@ -39,6 +39,7 @@ from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import NIGHTLY, STAGES, StageName, recorded_as
 from tiltyard.succession import ChampionChange
+from tiltyard.target import at_start
 from tiltyard.words import counted
 
 log = logging.getLogger(__name__)
@@ -494,7 +495,8 @@ class _Facts:
         if not changes or changes[-1].champion is None:
             return "default", f"the safe default answers; {why}", None
         if judged and judged.summary.verdict == "hold":
-            return "hold", f"version {judged.summary.challenger}: {why}", None
+            due = f" {at_start(str(judged.summary.due))}." if judged.summary.due else ""
+            return "hold", f"version {judged.summary.challenger}: {why}{due}", None
         return "steady", f"version {changes[-1].champion} answers since {changes[-1].night}", None
 
     def good(self, table: str) -> bool:

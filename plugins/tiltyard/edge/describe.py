@@ -359,7 +359,8 @@ def _gate(gate: GateDecision | None) -> str:
     if gate is None:
         return NOTHING
     against = f"champion v{gate.champion}" if gate.champion is not None else "the safe default"
-    return f"{gate.verdict} v{gate.challenger} against {against} on {gate.night}: {_sentences(gate.reasons)}"
+    due = f"; {gate.due}" if gate.due else ""
+    return f"{gate.verdict} v{gate.challenger} against {against} on {gate.night}: {_sentences(gate.reasons)}{due}"
 
 
 def _watch(watch: WatchedChampion | None, rollbacks: Sequence[Rollback]) -> str:

@@ -14,6 +14,7 @@ from tiltyard.records import (
     DataIncident,
     DeliverySummary,
     DriftSummary,
+    DueForecast,
     Embargo,
     EstimatedVersion,
     FeaturesSummary,
@@ -65,6 +66,9 @@ class GateDecision(Record):
     """What the gate says."""
     reasons: tuple[str, ...]
     """Why, a sentence each."""
+    due: DueForecast | None = None
+    """When the challenger's evidence would be enough; None where it is, where something else than time stands in the
+    way, or nothing can be said."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ from tiltyard.records import (
     FeaturesSummary,
     FilledFeature,
     MeasuredVersion,
+    PromotionSummary,
     RefusedText,
     ShadowSummary,
     StageRun,
@@ -208,12 +209,14 @@ def _gate(rails: Rails, spec: Spec, night: date) -> GateDecision | None:
     decision = best_of(rails.ledger.decisions(spec.name, until=decided, since=decided)) if decided else None
     if decision is None:
         return None
+    run = rails.ledger.stage_run(PromotionSummary, spec.name, decision.night)
     return GateDecision(
         night=decision.night,
         challenger=decision.challenger,
         champion=decision.champion,
         verdict=decision.verdict,
         reasons=decision.reasons,
+        due=run.summary.due if run and run.summary.challenger == decision.challenger else None,
     )
 
 

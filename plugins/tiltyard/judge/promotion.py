@@ -18,7 +18,7 @@ from tiltyard import clock
 from tiltyard.answered import arm
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Unavailable
-from tiltyard.judge import aliases, approval, evidence_file, gate, pairs, rollback
+from tiltyard.judge import aliases, approval, evidence_file, forecast, gate, pairs, rollback
 from tiltyard.judge.approval import HINDCAST_SOURCE, Approval, Subject
 from tiltyard.judge.best import best_of
 from tiltyard.lake import quoted
@@ -27,6 +27,7 @@ from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import (
     ChallengerDecision,
     Decision,
+    DueForecast,
     EvidenceRecord,
     FilledFeature,
     JsonObject,
@@ -137,7 +138,8 @@ def judge(rails: Rails, spec: Spec, as_of: datetime) -> PromotionSummary:
     if not roles.challengers:
         return summary
     history = _history(rails, spec, as_of, roles)
-    decisions = [_decide(rails, spec, as_of, history, challenger, roles.champion) for challenger in roles.challengers]
+    judged = [_decide(rails, spec, as_of, history, challenger, roles.champion) for challenger in roles.challengers]
+    decisions = [decision for decision, _ in judged]
     best = best_of(decisions)
     assert best is not None
     may_be = best.verdict == "promote"
@@ -152,6 +154,7 @@ def judge(rails: Rails, spec: Spec, as_of: datetime) -> PromotionSummary:
         page=best.evidence.page.path if best.evidence.page else None,
         needs_approval=may_be and spec.tier == 1 and hindrance is None,
         decisions=tuple(map(_in_short, decisions)),
+        due=next(due for decision, due in judged if decision is best),
     )
 
 
@@ -191,8 +194,8 @@ def _history(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> _ModelN
 
 def _decide(
     rails: Rails, spec: Spec, as_of: datetime, history: _ModelNight, challenger: int, champion: int | None
-) -> Decision:
-    """The night's recorded decision on one challenger, made now if there is none yet."""
+) -> tuple[Decision, DueForecast | None]:
+    """The night's recorded decision on one challenger, made now if there is none yet; and when it is due."""
     night = night_closing(as_of)
     trained = rails.ledger.version(spec.name, challenger)
     assert trained is not None
@@ -229,7 +232,7 @@ def _decide(
     rollback.note_change(rails, spec, night, decision.evidence, record, {"challenger": challenger})
     if decision.evidence.page:
         evidence_file.put(rails, decision.evidence)
-    return decision
+    return decision, forecast.due(evidence, verdict, spec.gate, night)
 
 
 def _in_short(decision: Decision) -> ChallengerDecision:

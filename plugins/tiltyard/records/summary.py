@@ -234,6 +234,26 @@ class WatchVerdict(Record):
     """Whether it would have gone back, and a person's word keeps it."""
 
 
+@dataclass(frozen=True)
+class DueForecast(Record):
+    """When a challenger's evidence would be enough, if nights go on as they have. Decided on by nobody."""
+
+    early: date | None = None
+    """Begin of an interval that holds for about eight of ten challengers; None where that is not within months."""
+    likely: date | None = None
+    """The night by which it would be in half of all courses; None where it would not be within months."""
+    late: date | None = None
+    """End of the interval; None where that is not within months."""
+    never: float = 0.0
+    """Share of courses in which it would not be enough within that time."""
+
+    def __str__(self) -> str:
+        if self.likely is None:
+            return "more likely not within months, if nights go on as they have"
+        end = f"to {self.late:%-d %B}" if self.late else "or not within months"
+        return f"due about {self.likely:%-d %B} ({self.early:%-d %B} {end}), if nights go on as they have"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromotionSummary(Summary):
     """The promotion stage: what the watch and the gate said, and whether the champion changed."""
@@ -260,6 +280,9 @@ class PromotionSummary(Summary):
     """The rollback watch; None when nobody is under watch."""
     decisions: tuple[ChallengerDecision, ...] = ()
     """Every challenger's decision."""
+    due: DueForecast | None = None
+    """When the challenger's evidence would be enough; None where it is, where something else stands in the way, or
+    nothing can be said."""
     promoted: int | None = None
     """The version that was promoted; None for none."""
     replaced: int | None = None
