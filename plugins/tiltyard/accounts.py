@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock
 from tiltyard.ledger_tables import cost, stored, upserting, worth
-from tiltyard.records import Cost, Stored, Usage, Worth
+from tiltyard.records import Cost, ModelWorth, Stored, Usage
 
 ADDED = ("cpu_s", "wall_s", "read_bytes", "written_bytes", "processes")
 """Columns in which what another attempt has used is added."""
@@ -79,15 +79,15 @@ class Accounts:
             rows = connection.execute(sa.select(stored.c.name, stored.c.bytes).order_by(stored.c.name)).mappings()
             return [Stored(**row) for row in rows]
 
-    def set_worths(self, found: Sequence[Worth]) -> None:
+    def set_worths(self, found: Sequence[ModelWorth]) -> None:
         """Put down what models are worth, each in place of what was said of it before."""
         rows = [{"model": entry.model, "body": entry.to_json(), "recorded_at": clock.now()} for entry in found]
         if rows:
             with self._engine.begin() as connection:
                 connection.execute(upserting(worth, rows))
 
-    def worths(self, models: Collection[str]) -> list[Worth]:
+    def worths(self, models: Collection[str]) -> list[ModelWorth]:
         """What was said of these models last, by name."""
         query = sa.select(worth.c.body).where(worth.c.model.in_(sorted(models))).order_by(worth.c.model)
         with self._engine.connect() as connection:
-            return [Worth.from_json(row.body) for row in connection.execute(query)]
+            return [ModelWorth.from_json(row.body) for row in connection.execute(query)]

@@ -315,7 +315,7 @@ worth = sa.Table(
     "worth",
     metadata,
     sa.Column("model", sa.Text, primary_key=True),
-    sa.Column("body", _json, nullable=False),  # records.Worth
+    sa.Column("body", _json, nullable=False),  # records.ModelWorth
     sa.Column("recorded_at", _instant, nullable=False),
 )
 

@@ -61,8 +61,9 @@ class Site:
     rails: Rails
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Of one file: as long as it is open, nobody else in this process can run an event loop of his own."""
     executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if executable is None:
         pytest.skip("No Chromium is installed here, so that nothing was looked at in a browser.")

@@ -3,7 +3,7 @@
 from datetime import date
 
 from tiltyard.rails import Rails
-from tiltyard.records import Cost, Gain, Stored, Usage, Worth
+from tiltyard.records import Cost, Gain, ModelWorth, Stored, Usage
 
 FIRST, SECOND = date(2024, 3, 2), date(2024, 3, 3)
 
@@ -41,9 +41,9 @@ def test_what_lies_there_is_what_was_measured_last(rails: Rails) -> None:
 
 def test_what_a_model_is_worth_is_what_was_said_last(rails: Rails) -> None:
     gain = Gain(rows=10, mean=1.0, low=0.5, high=1.5, cost=0.1)
-    first = Worth(model="ant", advice="open", reason="too early", night=FIRST)
-    last = Worth(model="ant", advice="keep", reason="it earns", night=SECOND, said_since=FIRST, over_default=gain)
+    first = ModelWorth(model="ant", advice="open", reason="too early", night=FIRST)
+    last = ModelWorth(model="ant", advice="keep", reason="it earns", night=SECOND, said_since=FIRST, over_default=gain)
     rails.ledger.accounts.set_worths([first])
-    rails.ledger.accounts.set_worths([last, Worth(model="bee", advice="unpriced", reason="no price")])
+    rails.ledger.accounts.set_worths([last, ModelWorth(model="bee", advice="unpriced", reason="no price")])
     assert rails.ledger.accounts.worths(["ant"]) == [last]
     assert [entry.model for entry in rails.ledger.accounts.worths(["bee", "ant", "cow"])] == ["ant", "bee"]

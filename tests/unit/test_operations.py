@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from tests.unit.test_ledger import FIRST, night, promotion, train
 from tiltyard import clock, ledger_tables
+from tiltyard import ledger as ledger_module
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput
 from tiltyard.judge import operate
@@ -200,6 +201,7 @@ def test_a_home_of_before_gets_the_tables_and_keeps_what_it_had(rails: Rails) ->
     with rails.ledger.engine.begin() as connection:
         for table in tables:
             connection.execute(sa.schema.DropTable(table))
+    ledger_module._made.clear()  # as another process finds it
     with rails_module.opened(rails.settings) as opened:
         assert ask(opened, "rollback").operation
         assert serving(opened.ledger, 6) == 1

@@ -10,7 +10,7 @@ from tiltyard.errors import BadInput
 from tiltyard.govern import bills
 from tiltyard.govern.bills import Bill, By
 from tiltyard.rails import Rails
-from tiltyard.records import ADVICE, Record, Worth
+from tiltyard.records import ADVICE, ModelWorth, Record
 from tiltyard.spec import Spec, load_portfolio
 
 NIGHTS = 30
@@ -43,7 +43,7 @@ class CostPage(Record):
 
     sums: tuple[CostSums, ...]
     """By model, owner, tier, source and stage."""
-    worths: tuple[Worth, ...]
+    worths: tuple[ModelWorth, ...]
     """What the last maintenance has said of each model; what is advised to change first."""
 
 
@@ -80,7 +80,7 @@ class ModelCost(Record):
     """What a night of it uses, on average of the last 30."""
     currency: str | None
     """The unit of money; None without prices."""
-    worth: Worth | None
+    worth: ModelWorth | None
     """What the last maintenance has said of it; None before."""
 
 

@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"Operation (\d+): ")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Record):
+class AskedFor(Record):
     """What the task that asks hands on."""
 
     sentence: str
@@ -51,15 +51,15 @@ def ask(rails: "Rails", form: JsonObject) -> JsonObject:
         if (asked := rails.ledger.operations.find(number)).model != model:
             raise BadInput(f"Operation {number} is about {asked.model}, and not about {model}.")
         done = operate.approve(rails, number, by=people[0], now=now, answer=reason.strip() or None)
-        return Asked(sentence=done.sentence).to_json()
+        return AskedFor(sentence=done.sentence).to_json()
     spec, action = find(rails.settings.models, model), operate.action(str(form.get("action")))
     done = operate.request(rails, spec, action, to=to, reason=reason, by=people[0], source="airflow", now=now)
     if not done.waits or done.operation is None:
-        return Asked(sentence=done.sentence).to_json()
+        return AskedFor(sentence=done.sentence).to_json()
     return _waiting(rails, done.operation, done.sentence, spec.owner).to_json()
 
 
-def _waiting(rails: "Rails", one: Operation, sentence: str, owner: str) -> Asked:
+def _waiting(rails: "Rails", one: Operation, sentence: str, owner: str) -> AskedFor:
     assert one.until is not None
     may = load_portfolio(rails.settings.models).may_answer(owner, clock.now().date(), (one.requested_by,))
     body = [
@@ -69,7 +69,7 @@ def _waiting(rails: "Rails", one: Operation, sentence: str, owner: str) -> Asked
         f"[How the model stands](/tiltyard/models/{one.model}). From a terminal: "
         f"`tiltyard operations approve {one.id}`.",
     ]
-    return Asked(sentence=sentence, number=one.id, until=one.until, subject=question(one), body="\n\n".join(body))
+    return AskedFor(sentence=sentence, number=one.id, until=one.until, subject=question(one), body="\n\n".join(body))
 
 
 def question(one: Operation) -> str:

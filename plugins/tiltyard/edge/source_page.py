@@ -39,7 +39,7 @@ NIGHTS = 14
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceNight(Record):
+class SourceNightRow(Record):
     """A night of a source."""
 
     night: date
@@ -102,7 +102,7 @@ class SourcePage(Record):
     """Until when the newest night's deliveries were waited for; None: they were not."""
     models: tuple[str, ...]
     """The models of the source."""
-    nights: tuple[SourceNight, ...]
+    nights: tuple[SourceNightRow, ...]
     """Its newest nights, the newest first."""
     tables: tuple[SourceTable, ...]
     """Its tables, those at fault first, then in the order in which they are made."""
@@ -171,7 +171,7 @@ def _below(rails: Rails, source: str) -> tuple[Graph, tuple[str, ...]]:
     return (feeding.graph, feeding.below(source)) if feeding else (Graph(), ())
 
 
-def _nights(rails: Rails, source: str, newest: date) -> tuple[SourceNight, ...] | None:
+def _nights(rails: Rails, source: str, newest: date) -> tuple[SourceNightRow, ...] | None:
     """Its newest nights, the newest first; None where a record of them cannot be read."""
     since = lately(newest, NIGHTS)
     try:
@@ -185,9 +185,9 @@ def _nights(rails: Rails, source: str, newest: date) -> tuple[SourceNight, ...] 
     return tuple(_night(run, kept.get(run.night)) for run in reversed(runs))
 
 
-def _night(run: StageRun[FeaturesSummary], kept: SourceFigures | None) -> SourceNight:
+def _night(run: StageRun[FeaturesSummary], kept: SourceFigures | None) -> SourceNightRow:
     summary = run.summary
-    return SourceNight(
+    return SourceNightRow(
         night=run.night,
         status=run.status,
         reason=summary.reason,

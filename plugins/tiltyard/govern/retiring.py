@@ -18,7 +18,7 @@ from tiltyard.govern import worth as worth_module
 from tiltyard.govern.worth import Running
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
-from tiltyard.records import ADVICE, Cost, Gain, Stored, Worth
+from tiltyard.records import ADVICE, Cost, Gain, ModelWorth, Stored
 from tiltyard.spec import Prices, Spec, load_portfolio
 from tiltyard.words import counted
 
@@ -32,7 +32,7 @@ Step = Callable[[str, float | None], None]
 
 def look(
     rails: Rails, specs: Sequence[Spec], as_of: datetime | None = None, step: Step = lambda *_: None
-) -> list[Worth]:
+) -> list[ModelWorth]:
     """What these models are worth as of a night, by default the newest that each has scored. One that cannot be told
     does not keep the others from it: its reason says why."""
     prices = load_portfolio(rails.settings.models).prices
@@ -47,7 +47,7 @@ def look(
         night = night_closing(as_of) if as_of else scored.get(spec.name)
         if night is None:
             none_yet = f"no night yet; tiltyard hindcast --model {spec.name} plays past ones"
-            found.append(Worth(model=spec.name, advice="open", reason=none_yet))
+            found.append(ModelWorth(model=spec.name, advice="open", reason=none_yet))
             continue
         own = [cost for cost in costs if cost.name == spec.name and cost.stage != "features"]
         try:
@@ -56,18 +56,18 @@ def look(
         except Exception as error:  # whatever it is, it is this model's
             log.exception("What %s is worth cannot be told.", spec.name)
             why = f"it could not be worked out: {type(error).__name__}: {error}"[:300]
-            found.append(Worth(model=spec.name, advice="open", reason=why, night=night))
+            found.append(ModelWorth(model=spec.name, advice="open", reason=why, night=night))
     return found
 
 
 def of_model(
     rails: Rails, spec: Spec, as_of: datetime, running: Running, prices: Prices | None, *, is_measured: bool
-) -> Worth:
+) -> ModelWorth:
     """What one model is worth as of a night."""
     night = night_closing(as_of)
     if not spec.gate.is_priced:
         reason = f"no error has a price; write {spec.target.priced_by} in models/{spec.name}/spec.yaml"
-        return Worth(model=spec.name, advice="unpriced", reason=reason, night=night)
+        return ModelWorth(model=spec.name, advice="unpriced", reason=reason, night=night)
     spec = rails.ledger.bounded(spec)
     rows = truth.answered(rails, spec, as_of, beginning(night))
     earned = worth_module.earned(
@@ -81,7 +81,7 @@ def of_model(
     currency = prices.currency if prices else None
     unpriced = "; what it costs to run is not priced (prices in models/portfolio.yaml)" if prices is None else ""
     unmeasured = "; what it costs to run was not measured yet" if prices and not is_measured else ""
-    return Worth(
+    return ModelWorth(
         model=spec.name,
         advice=said.advice,
         reason=_reason(said, currency) + unpriced + unmeasured,

@@ -107,7 +107,7 @@ from tiltyard.records.summary import (
     WatchVerdict,
 )
 from tiltyard.records.told import Fact, Message, Occasion, PagePrecision, Sending, Weight
-from tiltyard.records.worth import ADVICE, Advice, Gain, Worth
+from tiltyard.records.worth import ADVICE, Advice, Gain, ModelWorth
 
 __all__ = [
     "ADVICE",
@@ -169,6 +169,7 @@ __all__ = [
     "MeasuredVersion",
     "Message",
     "Missing",
+    "ModelWorth",
     "Occasion",
     "OpenIncident",
     "Operation",
@@ -217,5 +218,4 @@ __all__ = [
     "Watch",
     "WatchVerdict",
     "Weight",
-    "Worth",
 ]

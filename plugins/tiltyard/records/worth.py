@@ -39,7 +39,7 @@ class Gain(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worth(Record):
+class ModelWorth(Record):
     """What a model is worth, and what follows."""
 
     model: str

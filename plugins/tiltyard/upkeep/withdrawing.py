@@ -21,7 +21,7 @@ from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
 from tiltyard.records import Record
 from tiltyard.spec import Spec, find, load_all
-from tiltyard.stages import NIGHTLY
+from tiltyard.stages import NIGHTLY, STAGES
 from tiltyard.tables import CHECK_RESULT, COLUMN_PROFILE, FEATURE_LATENCY, INGEST_RUN, LANDED_FILE, Table
 from tiltyard.upkeep import holds
 from tiltyard.words import counted, listed
@@ -154,8 +154,8 @@ def _newest(rails: Rails, sources: Sequence[str], models: Sequence[str]) -> dict
 
 def _works(models: Sequence[str], night: date) -> list[str]:
     """The names of the claims that stages have on a night of these models."""
-    stages = ("shadow", "evaluation", "drift", "training", "fallback_audit", "delivery", "online_evaluation")
-    return [f"{stage}/{name}/{night}" for name in models for stage in stages]
+    works = (*STAGES, "evaluation", "delivery", "online_evaluation")
+    return [f"{work}/{name}/{night}" for name in models for work in works]
 
 
 def _tables(rails: Rails, sources: Sequence[str]) -> list[str]:

@@ -4,7 +4,6 @@ from datetime import date
 
 import pytest
 
-from tiltyard.edge import status
 from tiltyard.judge.best import best_of
 from tiltyard.records import Decision, EvidenceRecord
 
@@ -30,6 +29,4 @@ def decision(challenger: int, verdict: str, low: float | None, matured: int, day
 def test_one_rule_says_which(decisions: list[Decision], best: int) -> None:
     tonight = [one for one in decisions if one.night == decisions[-1].night]
     assert best_of(tonight).challenger == best
-    assert status._gate(decisions).challenger == best
     assert best_of([]) is None
-    assert status._gate([]) is None

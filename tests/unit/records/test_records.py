@@ -5,7 +5,8 @@ demos `incident` and `subscription`, a few of every shape.
 """
 
 import json
-from dataclasses import is_dataclass
+import re
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -14,6 +15,7 @@ from pydantic import AliasChoices
 
 from tiltyard import records
 from tiltyard.records import Record, Summary
+from tiltyard.settings import ROOT
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "ledger"
 KINDS: dict[str, type[Record]] = {
@@ -180,3 +182,21 @@ def described(kind: type[Record]) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", [kind for kind in vars(records).values() if is_dataclass(kind)])
 def test_every_field_of_a_record_says_what_it_is(kind: type[Record]) -> None:
     assert [name for name, part in described(kind).items() if not part.get("description")] == []
+
+
+def test_no_two_records_of_the_library_have_one_name() -> None:
+    """A name has one meaning; and a schema finds a record by it."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "plugins" / "tiltyard").rglob("*.py")):
+        for name in re.findall(r"^class (\w+)\([^)]*\bRecord\b", path.read_text(encoding="utf-8"), re.MULTILINE):
+            found.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
+
+
+def test_a_record_of_somebody_else_with_the_same_name_takes_no_description_away() -> None:
+    @dataclass(frozen=True)
+    class Gain(Record):
+        something: int = 0
+
+    assert Gain.json_schema()["properties"]
+    assert all(part.get("description") for part in described(records.Gain).values())

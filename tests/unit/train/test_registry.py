@@ -259,7 +259,7 @@ def test_mlflow_shows_how_long_a_training_took_on_which_frame_and_that_its_butto
 ) -> None:
     rails, spec, rows = fresh
     flow = registry.client(rails.settings)
-    [version] = rails.ledger.versions(spec.name)
+    version = rails.ledger.versions(spec.name)[0]
     run = flow.get_run(version.run_id)
     assert run.info.end_time - run.info.start_time > 500, "milliseconds: it was trained and converted in between"
     [used] = run.inputs.dataset_inputs
