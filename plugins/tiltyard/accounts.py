@@ -9,9 +9,12 @@ from sqlalchemy.dialects import postgresql as pg
 from tiltyard import clock
 from tiltyard.ledger_tables import cost, stored, upserting, worth
 from tiltyard.records import Cost, ModelWorth, Stored, Usage
+from tiltyard.stages import StageName
 
 ADDED = ("cpu_s", "wall_s", "read_bytes", "written_bytes", "processes")
 """Columns in which what another attempt has used is added."""
+WORKED_ON: tuple[StageName, ...] = ("features", "shadow")
+"""Stages without which a night is none."""
 
 
 class Accounts:
@@ -54,8 +57,10 @@ class Accounts:
         return [Cost.from_json({**row, "usage": Usage.from_json(row).to_json()}) for row in rows]
 
     def nights(self, first: date, last: date) -> int:
-        """Number of nights from `first` to `last` that anything was put down for."""
-        query = sa.select(sa.func.count(sa.distinct(cost.c.night))).where(cost.c.night.between(first, last))
+        """Number of nights from `first` to `last` that were worked on. A stage that catches up on nights of before, as
+        the audit does, makes none of it."""
+        worked_on = cost.c.stage.in_(WORKED_ON) & cost.c.night.between(first, last)
+        query = sa.select(sa.func.count(sa.distinct(cost.c.night))).where(worked_on)
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 

@@ -10,7 +10,7 @@ FIRST, SECOND = date(2024, 3, 2), date(2024, 3, 3)
 
 def ant(night: date, cpu_s: float, memory: int = 5) -> Cost:
     usage = Usage(cpu_s=cpu_s, wall_s=2 * cpu_s, memory_bytes=memory, read_bytes=10, written_bytes=1)
-    return Cost(stage="drift", name="ant", night=night, usage=usage)
+    return Cost(stage="shadow", name="ant", night=night, usage=usage)
 
 
 def test_another_attempt_costs_on_top_and_memory_is_the_highest(rails: Rails) -> None:
@@ -30,6 +30,9 @@ def test_only_the_nights_that_are_asked_for_count(rails: Rails) -> None:
     assert [entry.usage.cpu_s for entry in accounts.costs(SECOND, SECOND)] == [4.0]
     assert accounts.nights(FIRST, SECOND) == 2
     assert accounts.newest() == SECOND
+    caught_up = Cost(stage="fallback_audit", name="ant", night=date(2024, 3, 1), usage=Usage(cpu_s=1.0))
+    accounts.add([caught_up])
+    assert accounts.nights(date(2024, 3, 1), SECOND) == 2, "an audit that catches up makes no night"
 
 
 def test_what_lies_there_is_what_was_measured_last(rails: Rails) -> None:

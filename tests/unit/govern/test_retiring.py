@@ -69,7 +69,7 @@ def test_what_it_costs_to_run_is_taken_from_the_accounts(arena):
     spec = drawn(arena, "dear", 0.11)
     arena.version(spec, 1, AS_OF, facts={"fit_cpu_s": {"heavy": 3.6e6, "light": 1.0}})
     usage = Usage(cpu_s=9e6)
-    arena.rails.ledger.accounts.add([Cost(stage="training", name="dear", night=AS_OF.date(), usage=usage)])
+    arena.rails.ledger.accounts.add([Cost(stage="shadow", name="dear", night=AS_OF.date(), usage=usage)])
     [said] = retiring.look(arena.rails, [spec])
     assert said.over_default.cost == pytest.approx(9e6 / 3600 * 0.04 / PER_DAY)
     assert said.over_light.cost == pytest.approx(1000 * 0.04 / PER_DAY)
