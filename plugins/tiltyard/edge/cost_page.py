@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import get_args
 
 from tiltyard import clock
+from tiltyard.chronicle import lately
 from tiltyard.errors import BadInput
 from tiltyard.govern import bills
-from tiltyard.govern.bills import Bill, By
+from tiltyard.govern.bills import LATELY, Bill, By
 from tiltyard.rails import Rails
 from tiltyard.records import ADVICE, ModelWorth, Record
 from tiltyard.spec import Spec, load_portfolio
 
-NIGHTS = 30
-"""Nights that are looked at, where nothing else is asked for."""
 WAYS: tuple[By, ...] = get_args(By)
 """What costs are added up by."""
 
@@ -55,20 +54,30 @@ def sums(
     ways = {str(way): way for way in WAYS}
     if by not in ways:
         raise BadInput(f"Costs are added up by {', '.join(ways)}, not by '{by}'.")
+    [found] = _added(rails, specs, (ways[by],), first, last)
+    return found
+
+
+def _added(
+    rails: Rails, specs: Sequence[Spec], ways: Sequence[By], first: date | None = None, last: date | None = None
+) -> tuple[CostSums, ...]:
+    """The same nights, read once and added up in several ways."""
     accounts, prices = rails.ledger.accounts, load_portfolio(rails.settings.models).prices
     until = last or accounts.newest() or clock.now().date()
-    since = first or until - timedelta(days=NIGHTS - 1)
+    since = first or lately(until, LATELY)
     if since > until:
         raise BadInput(f"The first night, {since}, comes after the last, {until}.")
-    nights = accounts.nights(since, until)
-    found = bills.bills(accounts.costs(since, until), accounts.stored(), nights, specs, ways[by], prices)
-    return CostSums(
-        by=ways[by],
-        first=since,
-        last=until,
-        nights=nights,
-        currency=prices.currency if prices else None,
-        bills=tuple(found),
+    costs, stored, nights = accounts.costs(since, until), accounts.stored(), accounts.nights(since, until)
+    return tuple(
+        CostSums(
+            by=way,
+            first=since,
+            last=until,
+            nights=nights,
+            currency=prices.currency if prices else None,
+            bills=tuple(bills.bills(costs, stored, nights, specs, way, prices)),
+        )
+        for way in ways
     )
 
 
@@ -91,7 +100,7 @@ def of_model(rails: Rails, specs: Sequence[Spec], spec: Spec) -> ModelCost | Non
     last = accounts.newest()
     if last is None:
         return None
-    first = last - timedelta(days=NIGHTS - 1)
+    first = lately(last, LATELY)
     costs = accounts.costs(first, last, [spec.name, spec.source])
     stored = [entry for entry in accounts.stored() if entry.name == spec.name]
     found = bills.bills(costs, stored, accounts.nights(first, last), specs, "model", prices)
@@ -106,6 +115,6 @@ def read(rails: Rails, specs: Sequence[Spec]) -> CostPage:
     said = rails.ledger.accounts.worths([spec.name for spec in specs])
     order = [*ADVICE]
     return CostPage(
-        sums=tuple(sums(rails, specs, way) for way in WAYS),
+        sums=_added(rails, specs, WAYS),
         worths=tuple(sorted(said, key=lambda worth: (order.index(worth.advice), worth.model))),
     )

@@ -37,8 +37,7 @@ class Meter:
 
     @contextmanager
     def span(self, name: str, nights: Collection[date]) -> Iterator[None]:
-        """What is done inside is done for this model or source, on these nights; one inside another counts as the
-        outer one's."""
+        """What is done inside is done for this model or source, on these nights. None goes inside another."""
         before = used()
         try:
             yield

@@ -248,12 +248,7 @@ def glance(settings: Settings, paused: Collection[str] = ()) -> Glance:
 
 def entry(settings: Settings, name: str, asked: ModelQuery | None = None, paused: Collection[str] = ()) -> Entry | None:
     """What the page of a model shows; None where the portfolio has none of that name."""
-    settings = release.in_force(settings)
-    spec = next((spec for spec in portfolio(settings) if spec.name == name), None)
-    if spec is None:
-        return None
-    with rails_module.opened(settings, lake_at_once=False) as rails:
-        return _entry(rails, spec, asked or ModelQuery(), paused)
+    return _of_model(settings, name, lambda rails, spec: _entry(rails, spec, asked or ModelQuery(), paused))
 
 
 def decisions(settings: Settings, name: str, page: int) -> Timeline | None:

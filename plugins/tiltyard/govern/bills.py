@@ -19,6 +19,8 @@ PORTFOLIO: Final = "all at once"
 """The name under which is shown what was done for all models at once."""
 MONTH = 30
 """Nights that a month has."""
+LATELY = 30
+"""Nights by which it is told what something costs, where no others are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tiltyard.chronicle import lately
 from tiltyard.clock import midnight, night_closing
 from tiltyard.govern import bills
 from tiltyard.govern import worth as worth_module
@@ -24,8 +25,6 @@ from tiltyard.words import counted
 
 log = logging.getLogger(__name__)
 
-LATELY = 30
-"""Nights by which it is told what a model costs."""
 SECONDS = 3600
 Step = Callable[[str, float | None], None]
 
@@ -37,8 +36,8 @@ def look(
     does not keep the others from it: its reason says why."""
     prices = load_portfolio(rails.settings.models).prices
     scored = rails.ledger.newest_nights("shadow", [spec.name for spec in specs])
-    last = rails.ledger.accounts.newest() or max(scored.values(), default=date.min + timedelta(days=LATELY))
-    first = last - timedelta(days=LATELY - 1)
+    last = rails.ledger.accounts.newest() or max(scored.values(), default=date.min + timedelta(days=bills.LATELY))
+    first = lately(last, bills.LATELY)
     costs, nights = rails.ledger.accounts.costs(first, last), rails.ledger.accounts.nights(first, last)
     stored = {entry.name: entry.bytes for entry in rails.ledger.accounts.stored()}
     found = []

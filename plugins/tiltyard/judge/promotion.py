@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
@@ -139,7 +139,7 @@ def judge(rails: Rails, spec: Spec, as_of: datetime) -> PromotionSummary:
         return summary
     history = _history(rails, spec, as_of, roles)
     judged = [_decide(rails, spec, as_of, history, challenger, roles.champion) for challenger in roles.challengers]
-    decisions = [decision for decision, _ in judged]
+    decisions = [one.decision for one in judged]
     best = best_of(decisions)
     assert best is not None
     may_be = best.verdict == "promote"
@@ -154,7 +154,7 @@ def judge(rails: Rails, spec: Spec, as_of: datetime) -> PromotionSummary:
         page=best.evidence.page.path if best.evidence.page else None,
         needs_approval=may_be and spec.tier == 1 and hindrance is None,
         decisions=tuple(map(_in_short, decisions)),
-        due=next(due for decision, due in judged if decision is best),
+        due=next(one.due(spec, night) for one in judged if one.decision is best),
     )
 
 
@@ -172,6 +172,18 @@ class _ModelNight:
     """night → challengers that were judged then, this night included."""
     replays: dict[str, Replayed]
     """The fresh millisecond test, once somebody needed it: it costs seconds."""
+
+
+class _Judged(NamedTuple):
+    """A decision, and what the gate makes of the evidence now."""
+
+    decision: Decision
+    evidence: gate.Evidence
+    verdict: gate.Verdict
+
+    def due(self, spec: Spec, night: date) -> DueForecast | None:
+        """When the evidence would be enough: drawn for the one that is told of, and for no other."""
+        return forecast.due(self.evidence, self.verdict, spec.gate, night)
 
 
 def _history(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> _ModelNight:
@@ -194,8 +206,8 @@ def _history(rails: Rails, spec: Spec, as_of: datetime, roles: Roles) -> _ModelN
 
 def _decide(
     rails: Rails, spec: Spec, as_of: datetime, history: _ModelNight, challenger: int, champion: int | None
-) -> tuple[Decision, DueForecast | None]:
-    """The night's recorded decision on one challenger, made now if there is none yet; and when it is due."""
+) -> _Judged:
+    """The night's recorded decision on one challenger, made now if there is none yet."""
     night = night_closing(as_of)
     trained = rails.ledger.version(spec.name, challenger)
     assert trained is not None
@@ -232,7 +244,7 @@ def _decide(
     rollback.note_change(rails, spec, night, decision.evidence, record, {"challenger": challenger})
     if decision.evidence.page:
         evidence_file.put(rails, decision.evidence)
-    return decision, forecast.due(evidence, verdict, spec.gate, night)
+    return _Judged(decision, evidence, verdict)
 
 
 def _in_short(decision: Decision) -> ChallengerDecision:
