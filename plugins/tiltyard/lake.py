@@ -291,6 +291,7 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read
     for extension in EXTENSIONS:
         load(connection, extension)
     connection.execute("set TimeZone = 'UTC'")
+    forget_files(connection, settings)
     create_secrets(connection, settings)
     if not is_on_s3(settings):
         settings.home.mkdir(parents=True, exist_ok=True)
@@ -305,6 +306,18 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read
             if attempt == ATTEMPTS - 1 or ("already exists" not in str(error) and "duplicate key" not in str(error)):
                 raise Unavailable(f"The lake does not open: {str(error).splitlines()[0]}") from None
             time.sleep(random.uniform(0.02, 0.1) * 2**attempt)
+
+
+def forget_files(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Have every file read from its place again.
+
+    DuckDB keeps the bytes of files in memory, and tells a file that was replaced by its second and size: a mended
+    delivery of the same length would be landed as the one before it. Objects in S3 it tells by their tag, so that a
+    lake there keeps the bytes that it has read from now on.
+    """
+    connection.execute("set enable_external_file_cache = false")  # this drops what is kept
+    if is_on_s3(settings):
+        connection.execute("set enable_external_file_cache = true")
 
 
 def load(connection: duckdb.DuckDBPyConnection, extension: str) -> None:

@@ -20,7 +20,7 @@ import pandas as pd
 from tiltyard import clock
 from tiltyard.clock import night_of
 from tiltyard.errors import BadInput
-from tiltyard.lake import Lake, identifier, literal, put, quoted, text
+from tiltyard.lake import Lake, forget_files, identifier, literal, put, quoted, text
 from tiltyard.prepare import contracts, delivery_rows, landing
 from tiltyard.prepare.contracts import SourceContract, TableContract
 from tiltyard.prepare.delivery_rows import BEYOND, LINE, NAME
@@ -33,9 +33,9 @@ from tiltyard.words import counted
 log = logging.getLogger(__name__)
 
 QUARANTINED = "file_quarantined"
+"""Kind of the ledger's event for a file that was put into quarantine."""
 MENDED = "file_mended"
 """Kind of the ledger's event of a file that was refused and landed under its name since."""
-"""Kind of the ledger's event for a file that was put into quarantine."""
 TOLD = timedelta(days=7)
 """For so many nights it is told."""
 CLOCKS_DIFFER = timedelta(minutes=5)
@@ -96,6 +96,7 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
     Raises BadInput for an unknown source, Fenced when a newer run has taken over (then nothing was written).
     """
     lake, night = rails.lake, night_of(as_of)
+    forget_files(lake.connection, rails.settings)
     contract = contracts.read(rails.settings, source)
     for table in contract.tables:
         lake.ensure(Table(table.raw, table.raw_columns))

@@ -20,7 +20,7 @@ import jinja2
 import pytest
 import sqlalchemy as sa
 
-from tiltyard import clock
+from tiltyard import clock, file_rows
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, Fenced
 from tiltyard.prepare import checks, contracts, datasets, ingest, landing
@@ -583,6 +583,18 @@ def test_a_mended_file_lands_under_the_name_that_was_refused(shop):
     ingest.land_night(shop, "shop", NIGHT)
     deliver(shop, "2025-01-01.csv", GOOD)
     assert ingest.land_night(shop, "shop", NIGHT).files == 1
+
+
+def test_a_file_that_was_mended_in_place_at_the_same_length_is_read_again(shop, tmp_path):
+    lying, described = tmp_path / "lying.parquet", []
+    for kind in ("timestamp", "timestamptz"):
+        duckdb.execute(f"copy (select '2025-01-01'::{kind} as sold_at) to '{tmp_path / kind}' (format parquet)")
+        lying.write_bytes((tmp_path / kind).read_bytes())
+        os.utime(lying, (1_735_700_000, 1_735_700_000))
+        [column] = shop.lake.connection.execute(f"describe select * from {file_rows.parquet(lying)}").fetchall()
+        described.append((column[1], lying.stat().st_size))
+    assert [name for name, _ in described] == ["TIMESTAMP", "TIMESTAMP WITH TIME ZONE"]
+    assert described[0][1] == described[1][1]
 
 
 def test_a_file_that_was_only_touched_is_not_new(shop):
