@@ -14,8 +14,9 @@ from typing import Final, Literal
 
 from tiltyard import clock, operating
 from tiltyard.chronicle import NightLoss
-from tiltyard.edge import open_forms
+from tiltyard.edge import cost_page, open_forms
 from tiltyard.govern import standing
+from tiltyard.govern.bills import Bill
 from tiltyard.judge.best import best_of
 from tiltyard.ledger import Ledger, SummaryT
 from tiltyard.outbox import SHOWN
@@ -36,7 +37,7 @@ from tiltyard.records import (
     TableState,
 )
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec
+from tiltyard.spec import Spec, portfolio
 from tiltyard.stages import NIGHTLY, STAGES, StageName, recorded_as
 from tiltyard.succession import ChampionChange
 from tiltyard.target import at_start
@@ -132,6 +133,17 @@ class ModelRow(Record):
     """Tier → answers that it gave on the newest scored night."""
     ends: tuple[tuple[date, Status | Literal[""]], ...] = ()
     """The last nights with how their stages ended, the worst of them; empty: not all has been done."""
+    data_night: date | None = None
+    """As of which night the oldest table that it reads stands; None: one was never good, or it has no night yet."""
+    cpu_s: float | None = None
+    """CPU seconds of a night, with its part of its source's features, on average; None where nothing was measured."""
+    price: float | None = None
+    """What a month of it comes to, in the board's currency; None without prices."""
+
+    @property
+    def nights_behind(self) -> int | None:
+        """By how many nights its data are older than its newest night; None: not all was ever good, or no night yet."""
+        return max(0, (self.night - self.data_night).days) if self.night and self.data_night else None
 
     @property
     def loss(self) -> MeasuredLoss | None:
@@ -201,6 +213,8 @@ class Board(Record):
     """What is wrong upstream and not over."""
     trainings: int
     """Retrains that were granted on the newest night."""
+    currency: str | None = None
+    """The unit of money; None without prices."""
 
     @property
     def counts(self) -> dict[State, int]:
@@ -226,6 +240,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
     problems: dict[str, str] = {}
     operations = ledger.operations.of(names)
     at_work = [spec for spec in specs if operating.standing(operations[spec.name]).retired is None]
+    costs = cost_page.sums(rails, portfolio(rails.settings))  # of all: models bear the parts of what they share
     facts = _Facts(
         rails=rails,
         operations=operations,
@@ -247,6 +262,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         states={state.table: state for state in ledger.table_states()},
         tasks={task.model: task for task in ledger.default_tasks() if task.is_open},
         forms=_FormsOnce(rails.settings),
+        bills={bill.name: bill for bill in costs.bills if bill.cpu_s},
         incidents=tuple(standing.incidents(rails)),
     )
     rows = sorted((facts.row(spec) for spec in specs), key=trouble)
@@ -257,6 +273,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         inbox=tuple(facts.inbox(at_work)),
         incidents=facts.incidents,
         trainings=len(ledger.retrains(until=newest, since=newest)) if newest else 0,
+        currency=costs.currency,
     )
 
 
@@ -393,6 +410,7 @@ class _Facts:
     operations: Mapping[str, Sequence[Operation]]
     proposals: Mapping[str, Decision]
     forms: _FormsOnce
+    bills: Mapping[str, Bill]
 
     def held(self, spec: Spec) -> operating.Standing:
         """What persons hold of a model."""
@@ -406,7 +424,7 @@ class _Facts:
         scored = next((run for run in reversed(shadow) if run.summary.tiers), None)
         judged, proposed = self.judged(spec), self.proposal(spec)
         drift = self.drift.get(spec.name, ())
-        hold = self.held(spec).hold
+        hold, bill = self.held(spec).hold, self.bills.get(spec.name)
         return ModelRow(
             model=spec.name,
             owner=spec.owner,
@@ -427,7 +445,17 @@ class _Facts:
             drift=drift[-1].summary.verdict or drift[-1].status if drift else None,
             tiers=dict(scored.summary.tiers) if scored else {},
             ends=self.ends.get(spec.name, ()),
+            data_night=self.data_night(spec),
+            cpu_s=bill.cpu_s if bill else None,
+            price=bill.price if bill else None,
         )
+
+    def data_night(self, spec: Spec) -> date | None:
+        """As of which night the oldest table that a model reads stands."""
+        night = self.anchors.get(spec.name)
+        unpublished = [self.states[name] for name in spec.tables if not self.good(name)]
+        good = [state.good_night for state in unpublished]
+        return None if night is None or None in good else min([night, *(day for day in good if day)])
 
     def judged(self, spec: Spec) -> StageRun[PromotionSummary] | None:
         """The newest night's word of the gate on a challenger."""

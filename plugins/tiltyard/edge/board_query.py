@@ -21,8 +21,11 @@ ORDERS: Mapping[str, Callable[[ModelRow], Any]] = {
     "owner": lambda row: (row.owner.casefold(), row.model),
     "tier": lambda row: (row.tier, row.model),
     "worth": lambda row: (*_against(row), row.model),
+    "data": lambda row: (-1 if row.nights_behind is None else 0, -(row.nights_behind or 0), row.model),
+    "cost": lambda row: (-(row.price or 0.0), -(row.cpu_s or 0.0), row.model),
 }
-"""Order → what rows are sorted by; by worth the one that beats its safe default least comes first."""
+"""Order → what rows are sorted by; by worth the one that beats its safe default least comes first, by data the one
+whose tables are the oldest, by cost the dearest."""
 
 
 @dataclass(frozen=True)

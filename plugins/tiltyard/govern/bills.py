@@ -40,6 +40,11 @@ class Bill(Record):
     price: float | None
     """What a month comes to, 30 nights, the shared part and the storage with it; None without prices."""
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of a night, with the shared part."""
+        return self.usage.cpu_s + self.shared_cpu_s
+
 
 def bills(
     costs: Sequence[Cost],
@@ -87,7 +92,7 @@ def bills(
                 price=_price([*own.get(name, ()), *shared.get(name, ())], lying.get(name, 0), nights, prices),
             )
         )
-    return sorted(result, key=lambda bill: (-(bill.price or 0), -bill.usage.cpu_s - bill.shared_cpu_s, bill.name))
+    return sorted(result, key=lambda bill: (-(bill.price or 0), -bill.cpu_s, bill.name))
 
 
 def a_night(costs: Sequence[Cost], stored: int, nights: int, prices: Prices | None) -> float:

@@ -1,8 +1,11 @@
 """The portfolio at a glance: what state a model is in, what waits for a person; a hundred models cost what one does."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +19,7 @@ from tiltyard.operating import Target
 from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
 from tiltyard.records import (
+    Cost,
     Decision,
     DefaultTask,
     DriftSummary,
@@ -27,6 +31,7 @@ from tiltyard.records import (
     QuarantinedFile,
     ShadowSummary,
     TableState,
+    Usage,
     Version,
     VersionFacts,
     VersionFigures,
@@ -108,6 +113,44 @@ def test_a_table_that_is_not_good_is_trouble_although_every_stage_is_done(rails:
     page.write_text("<p>rows</p>")
     assert read(rails).inbox[0].link == f"/tiltyard/reports/checks/subscription/{NIGHT}.html"
     assert found.sources[[source.source for source in found.sources].index("subscription")].tables == (state,)
+    assert (row.data_night, row.nights_behind) == (None, None), "it was never good"
+
+
+def test_the_age_of_a_models_data_is_that_of_its_oldest_table(rails: Rails) -> None:
+    published(rails)
+    done(rails)
+    [row] = read(rails).models
+    assert (row.data_night, row.nights_behind) == (NIGHT, 0)
+    ages = zip(SPEC.tables, (2, 5, 1), strict=False)
+    states = [
+        TableState(night=NIGHT, table=table, state="held", since=NIGHT, reason="rows.", cause=table, snapshot=1,
+                   good_night=NIGHT - timedelta(days=days)) for table, days in ages
+    ]  # fmt: skip
+    published(rails, *states)
+    [row] = read(rails).models
+    assert (row.data_night, row.nights_behind) == (NIGHT - timedelta(days=5), 5)
+
+
+def test_a_row_says_what_a_night_of_its_model_costs_and_what_a_month_comes_to(rails: Rails, tmp_path: Path) -> None:
+    """Half of what the source's features take is another model's, whichever of them is asked for."""
+    other = SPEC.model_copy(update={"name": "other"})
+    models = shutil.copytree(ROOT / "models", tmp_path / "models")
+    for folder in models.iterdir():
+        if folder.is_dir() and folder.name != "churn":
+            shutil.rmtree(folder)
+    shutil.copytree(models / "churn", models / "other")
+    (models / "portfolio.yaml").unlink()
+    done(rails)
+    rails.ledger.accounts.add([
+        Cost(stage="features", name="subscription", night=NIGHT, usage=Usage(cpu_s=4.0)),
+        Cost(stage="shadow", name="churn", night=NIGHT, usage=Usage(cpu_s=3.0)),
+    ])  # fmt: skip
+    here = replace(rails, settings=rails.settings.model_copy(update={"models": models, "sources": ("subscription",)}))
+    rows = {row.model: row for row in board.read(here, [SPEC, other], clock.now()).models}
+    assert (rows["churn"].cpu_s, rows["other"].cpu_s, rows["churn"].price) == (5.0, 2.0, None)
+    (models / "portfolio.yaml").write_text("prices: {currency: EUR, cpu_hour: 0.36, gb_hour: 0, gb_month: 0}\n")
+    found = board.read(here, [SPEC], clock.now())
+    assert (found.currency, found.models[0].price) == ("EUR", pytest.approx(5.0 / 3600 * 0.36 * 30))
 
 
 def test_a_failed_stage_comes_before_all_and_anchors_the_row(rails: Rails) -> None:
