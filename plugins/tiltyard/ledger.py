@@ -899,6 +899,20 @@ class Ledger:
             query = query.where(event.c.kind == kind)
         return self._records(Event, query)
 
+    def newest_events(self, since: Mapping[str, date], kinds: Sequence[str]) -> list[Event]:
+        """Of these kinds the newest event of each model and night, from the model's night in `since` on, by model and
+        night."""
+        if not since:
+            return []
+        begins = sa.or_(*(sa.and_(event.c.model == model, event.c.night >= night) for model, night in since.items()))
+        query = (
+            sa.select(event)
+            .distinct(event.c.model, event.c.night)
+            .where(event.c.kind.in_(kinds), begins)
+            .order_by(event.c.model, event.c.night, event.c.id.desc())
+        )
+        return self._records(Event, query)
+
     # -- what refers to the lake --------------------------------------------------------------
 
     def publications(self) -> dict[date, set[int]]:

@@ -562,7 +562,7 @@ class SharedBreak(Strict):
 
 AlertKind = Literal[
     "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed", "stopped",
-    "unanswered",
+    "unanswered", "undelivered",
 ]  # fmt: skip
 """What a message is about."""
 ADDRESS = r"^((env|webhook):[A-Z][A-Z0-9_]{0,99}|connection:[A-Za-z0-9_.-]{1,100})$"

@@ -19,10 +19,13 @@ from sqlalchemy.engine import make_url
 
 from tests.lakes import FEATURES, LABELS, SPINES, fill, instant, small_spec
 from tests.unit.answered.test_predictions import tiltyard
+from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.answered import delivery, destination, predictions
-from tiltyard.edge import describe, work
+from tiltyard.edge import board, describe, work
+from tiltyard.edge.board import Asked
+from tiltyard.edge.told import facts
 from tiltyard.errors import BadInput, OutOfTime, Stopped, Unavailable
 from tiltyard.judge import shadow
 from tiltyard.prepare.fetch import credentials
@@ -190,9 +193,19 @@ def test_a_destination_that_is_away_stops_nobody_and_is_caught_up_with_by_the_ne
     standing = delivery.standing(shop, spec)
     assert standing.owed == (NIGHT.date(),)
     assert "owed: 2024-03-03: s3://scores/late" in describe.delivery(standing)
+    [told] = undelivered(shop, spec)
+    assert (told.subject, told.since, told.models) == ("small", NIGHT.date(), ("small",))
+    assert told.reason.startswith("s3://scores/late") and told.reason.endswith(first.reason or "nothing")
+    assert facts.facts(board.read(shop, [spec], clock.now()), [spec])[0].kind == "undelivered"
     second = night(rails, spec, NIGHT + DAY)
     assert second.delivered == {NIGHT.date(): 3, (NIGHT + DAY).date(): 3}
     assert delivery.standing(shop, spec).owed == ()
+    assert undelivered(shop, spec) == []
+
+
+def undelivered(rails: Rails, spec: Spec) -> list[Asked]:
+    """What is told of answers that are not where they are to be."""
+    return [item for item in board.read(rails, [spec], clock.now()).inbox if item.kind == "undelivered"]
 
 
 def test_who_dies_between_a_night_and_its_delivery_owes_it(shop: Rails, monkeypatch: pytest.MonkeyPatch) -> None:

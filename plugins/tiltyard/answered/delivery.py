@@ -21,6 +21,7 @@ from tiltyard.records import DeliverySummary, Event
 from tiltyard.spec import Spec
 
 OWED, DELIVERED, FAILED = "predictions_owed", "predictions_delivered", "predictions_not_delivered"
+KINDS = (OWED, DELIVERED, FAILED)
 """Kinds of event, each of a model and a night."""
 
 ROUTINE = (OWED, DELIVERED)

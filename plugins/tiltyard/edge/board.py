@@ -13,8 +13,10 @@ from functools import cached_property
 from typing import Final, Literal
 
 from tiltyard import clock, operating
-from tiltyard.chronicle import NightLoss
+from tiltyard.answered import delivery
+from tiltyard.chronicle import NightLoss, lately
 from tiltyard.edge import cost_page, open_forms
+from tiltyard.errors import BadInput
 from tiltyard.govern import standing
 from tiltyard.govern.bills import Bill
 from tiltyard.judge.best import best_of
@@ -27,6 +29,7 @@ from tiltyard.records import (
     Decision,
     DefaultTask,
     DriftSummary,
+    Event,
     OpenIncident,
     Operation,
     PromotionSummary,
@@ -70,6 +73,8 @@ STATES: Final[dict[State, str]] = {
 """State of a model → what it means; the most trouble first."""
 NIGHTS = 7
 """Nights whose ends are shown."""
+OWED = 35
+"""Nights of which it is told that their answers were not delivered."""
 LOSSES = 30
 """Nights of which the measured loss is drawn."""
 TOLD = timedelta(days=7)
@@ -182,7 +187,8 @@ class Asked(Record):
     """Something that waits for a person."""
 
     kind: Literal[
-        "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "untold",
+        "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "undelivered",
+        "untold",
     ]  # fmt: skip
     """What it is."""
     subject: str
@@ -384,7 +390,16 @@ def _tables_of(
     """The tables of a source: what it delivers, what is staged of that, and what its models read."""
     own = {table for spec in specs if spec.source == source for table in spec.tables}
     own |= {table for table, _ in held if table.startswith(f"stg_{source}__")}
-    return frozenset(own | {*contracts.raw_tables(rails.settings, source)})
+    return frozenset(own | {*_delivered(rails.settings, source)})
+
+
+def _delivered(settings: Settings, source: str) -> tuple[str, ...]:
+    """The raw tables of a source; none of one whose contract is gone or does not hold, which is no other's trouble."""
+    try:
+        return tuple(contracts.raw_tables(settings, source))
+    except BadInput as error:
+        log.warning("%s", error)
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -610,6 +625,7 @@ class _Facts:
                       models=tuple(spec.name for spec in specs if spec.source == name))
                 for file in (ingest.quarantined(self.rails, name, night) if night else ())
             ]  # fmt: skip
+        asked += self.undelivered(specs)
         unsent = {entry.to: entry for entry in self.rails.ledger.outbox.unsent(self.now - SHOWN)}
         asked += [
             Asked(kind="untold", subject=name, reason=entry.error or "it took nothing", since=entry.created_at.date(),
@@ -618,6 +634,20 @@ class _Facts:
         ]  # fmt: skip
         far = datetime.max.replace(tzinfo=self.now.tzinfo)
         return sorted(asked, key=lambda item: (item.until or far, item.since or date.max, item.subject))
+
+    def undelivered(self, specs: Sequence[Spec]) -> list[Asked]:
+        """The models whose answers are not where they are to be, and why, until they are there."""
+        since = {spec.name: lately(self.anchors[spec.name], OWED) for spec in specs
+                 if spec.deliver and spec.name in self.anchors}  # fmt: skip
+        waiting: dict[str, list[Event]] = {}
+        for event in self.rails.ledger.newest_events(since, delivery.KINDS):
+            if event.kind == delivery.FAILED:
+                waiting.setdefault(event.model, []).append(event)
+        return [
+            Asked(kind="undelivered", subject=name, since=events[0].night, link=f"/tiltyard/models/{name}",
+                  reason=f"{events[0].detail.get('to')}: {events[-1].detail.get('reason')}", models=(name,))
+            for name, events in waiting.items()
+        ]  # fmt: skip
 
     def by_hand(self, spec: Spec) -> list[Asked]:
         """What of a model's operations somebody has to see to: one that waits for a second person, a tier 1 that one
@@ -676,7 +706,7 @@ class _Facts:
     def upstream(self, specs: Sequence[Spec]) -> set[str]:
         """The tables that lie before those that the models read, of their sources."""
         sources = {spec.source for spec in specs}
-        raw = {table for name in sources for table in contracts.raw_tables(self.rails.settings, name)}
+        raw = {table for name in sources for table in _delivered(self.rails.settings, name)}
         return raw | {name for name in self.states if name.startswith(tuple(f"stg_{source}__" for source in sources))}
 
 

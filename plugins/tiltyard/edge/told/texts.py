@@ -20,6 +20,7 @@ WORDS: Final[dict[AlertKind, str]] = {
     "failed": "failed",
     "stopped": "stopped by a check",
     "unanswered": "rows without an answer",
+    "undelivered": "answers not delivered",
 }
 """What is told → in a few words."""
 
