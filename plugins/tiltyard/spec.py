@@ -41,6 +41,7 @@ from tiltyard.clock import EVERY, NIGHT, format_duration, parse_duration
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 from tiltyard.target import Target
+from tiltyard.words import meant
 
 DEEPEST = 100
 """Levels of nesting that a text may have: a few thousand end the process."""
@@ -565,6 +566,8 @@ AlertKind = Literal[
     "unanswered", "undelivered",
 ]  # fmt: skip
 """What a message is about."""
+PORTFOLIO = "portfolio.yaml"
+"""File beside the models' folders that says what holds for all of them."""
 ADDRESS = r"^((env|webhook):[A-Z][A-Z0-9_]{0,99}|connection:[A-Za-z0-9_.-]{1,100})$"
 """How an address is named: it may hold a secret, so that no text has it."""
 
@@ -680,6 +683,18 @@ class Portfolio(Strict):
         if day is not None and kind in ("approve", "operate") and owner in self.approvers:
             named += [to for one in self.approvers[owner].on(day) for to in one.tell]
         return tuple(dict.fromkeys(named))
+
+    def strangers(self, owners: Collection[str]) -> tuple[str, ...]:
+        """What is said here of owners of whom no model is, a sentence each. It has no effect, so that whoever is meant
+        is misspelled, or has gone."""
+        of_routes = sorted({name for route in self.routes for name in route.owners})
+        named = {"approvers": (*self.approvers,), "routes": of_routes}
+        return tuple(
+            f"{PORTFOLIO}: {key} names {name}, who owns no model{meant(name, owners)}; it has no effect"
+            for key, names in named.items()
+            for name in names
+            if name not in owners
+        )
 
     def may_answer(self, owner: str, day: date, asked_by: Collection[str] = ()) -> tuple[str, ...] | None:
         """Who may answer for an owner's models on a day (`Approvers.names`); None: anybody but whoever asked."""
@@ -834,7 +849,7 @@ def _read(path: Path, modified_ns: int, size: int) -> Spec:
 
 def load_portfolio(models: Path | str) -> Portfolio:
     """What `models`/portfolio.yaml says for all models; the defaults without it. Raises BadInput with file and line."""
-    path = Path(models) / "portfolio.yaml"
+    path = Path(models) / PORTFOLIO
     try:
         node, content = read_yaml(path)
     except FileNotFoundError:

@@ -66,8 +66,8 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Hold the checkout's specs against their schema and its dbt project (tables, keys, columns), what that says of its
-    columns, its SQL against its .yml, and the contracts with its sources. Exit 2 when one fails. What holds and is not
-    in force yet is named."""
+    columns, its SQL against its .yml, the contracts with its sources, and what holds for all models. Exit 2 when one
+    fails. What holds and is not in force yet is named."""
     from tiltyard.prepare import contracts
     from tiltyard.prepare import project as dbt_project
 
@@ -97,6 +97,11 @@ def validate(
             contracts.tell_apart(settings, read)
         except BadInput as error:
             refused[source] = error
+    try:
+        common = specs.load_portfolio(settings.models)
+    except BadInput as error:
+        common, refused[specs.PORTFOLIO] = specs.Portfolio(), error
+    strangers = () if model else common.strangers({spec.owner for spec in specs.read_all(settings.models)[0]})
     reasons = {name: str(refused[name]) for name in sorted(refused)}
     pending = release.pending(settings)
 
@@ -104,8 +109,14 @@ def validate(
         if valid:
             out.print(f"[green]ok[/] {', '.join(valid)}")
 
-    emit({"valid": valid, "refused": reasons, "not_in_force_yet": dict(pending.models)}, as_json, show)
+    emit(
+        {"valid": valid, "refused": reasons, "cautions": strangers, "not_in_force_yet": dict(pending.models)},
+        as_json,
+        show,
+    )
     _caution(pending)
+    for sentence in strangers:
+        caution(f"{sentence}.")
     if reasons and not as_json:
         for reason in reasons.values():
             print_error(reason)

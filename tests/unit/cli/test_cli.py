@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -202,6 +203,23 @@ def test_every_spec_that_does_not_hold_is_named_beside_those_that_do(tmp_path: P
     assert told["valid"] == ["customer_repurchase", "flight_delay", "hotel_cancellation"]
     assert told["refused"].keys() == {"churn", "sla_breach"}
     assert "horizn" in told["refused"]["churn"] and "ftr_group__load" in told["refused"]["sla_breach"]
+
+
+def test_what_holds_for_all_models_is_validated_with_them(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(ROOT / "models", models)
+    common = models / "portfolio.yaml"
+    common.write_text("approvers: {portfolo: {people: [ann]}}\nroutes: [{owners: [nobody], to: [env:ALERTS]}]\n")
+    spec = models / "churn" / "spec.yaml"
+    spec.write_text(re.sub("(?m)^owner:.*", "owner: portfolio", spec.read_text()))
+    done = tiltyard("validate", TILTYARD_MODELS=str(models))
+    assert done.returncode == 0
+    assert "approvers names portfolo, who owns no model; did you mean portfolio; it has no effect." in done.stderr
+    assert "routes names nobody, who owns no model" in done.stderr
+    common.write_text("budgt: {}\n")
+    done = tiltyard("validate", "--json", TILTYARD_MODELS=str(models))
+    assert done.returncode == 2
+    assert "budgt: unknown field" in json.loads(done.stdout)["refused"]["portfolio.yaml"]
 
 
 def test_an_error_in_a_pipe_is_one_line_however_long_its_path_is(tmp_path: Path) -> None:
