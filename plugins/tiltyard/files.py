@@ -1,8 +1,9 @@
 """A file or a folder that appears whole or not at all, whoever writes it and whatever stops them.
 
 What is written goes beside its place first, hidden and under a name that no other writer has, and is then renamed,
-which the file system does in one step. A reader sees the old content or the new, never half of either. Nothing is
-forced to the disk: a page or a cache that a power cut takes is made anew.
+which the file system does in one step. A reader sees the old content or the new, never half of either. What cannot be
+made anew is `lasting`: it is on the disk before it has its name, so that a power cut leaves no empty file of that name.
+A page or a cache that a power cut takes is made anew, and waits for no disk.
 """
 
 import itertools
@@ -16,8 +17,9 @@ _numbers = itertools.count()
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; what lies there at the end takes the place of `path`.
+def whole(path: Path, *, lasting: bool = False) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; what lies there at the end takes the place of `path`, and where it is
+    `lasting` outlives a power cut from then on.
 
     The folder must exist. The path ends in `.part`, so a writer that chooses its format by the ending must be told it.
     An exception leaves `path` as it was and nothing beside it. Raises OSError when the place cannot be taken.
@@ -25,7 +27,11 @@ def whole(path: Path) -> Iterator[Path]:
     part = _beside(path)
     try:
         yield part
+        if lasting:
+            _on_disk(part)
         part.replace(path)
+        if lasting:
+            _on_disk(path.parent)
     except BaseException:
         with suppress(OSError):  # the reason why nothing could be written is the one to tell
             part.unlink()
@@ -51,6 +57,15 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _on_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _beside(path: Path) -> Path:

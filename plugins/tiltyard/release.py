@@ -211,7 +211,7 @@ def kept(settings: Settings, digest: str) -> Path | None:
 
 def put_in_force(settings: Settings, folder: Path) -> None:
     """Let a release that is kept be the one in force from now on."""
-    with whole(pointer(settings)) as part:
+    with whole(pointer(settings), lasting=True) as part:
         part.write_text(folder.name, encoding="utf-8")
 
 

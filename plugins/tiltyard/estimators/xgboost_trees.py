@@ -111,8 +111,9 @@ class XGBoost(Family):
         from onnxmltools import convert_xgboost
         from onnxmltools.convert.common.data_types import FloatTensorType
 
+        # without a name of ours the converter draws one, and no two trainings would write the same bytes
         converted = convert_xgboost(
-            model, initial_types=[("input", FloatTensorType([None, width]))], target_opset=OPSET
+            model, name="heavy", initial_types=[("input", FloatTensorType([None, width]))], target_opset=OPSET
         )
         for node in converted.graph.node:
             if node.op_type.startswith("TreeEnsemble"):

@@ -5,6 +5,7 @@ there is one definition of it. Reads are by `as_of` (what was known) and `at` (w
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,8 @@ from tiltyard.rails import Rails
 from tiltyard.records import FeatureValue, Publication
 from tiltyard.spec import DECIDED, Spec, feature_key
 from tiltyard.words import counted
+
+log = logging.getLogger(__name__)
 
 FeatureKind = Literal["numeric", "boolean", "categorical"]
 _NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE", "DECIMAL")
@@ -78,14 +81,19 @@ class TrainingFrame:
 
         Raises BadInput when the file is gone or its bytes are not the ones it is named by.
         """
+        frame: pd.DataFrame = self.table().to_pandas()
+        return frame
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The same, or some of its columns, as Arrow has it. Nobody reads the file in another way: its bytes are held
+        against its name whenever they are read, and not only when they were written."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
             raise BadInput(f"The training frame {self.path} is gone; run tiltyard train again to rebuild it.") from None
         if hashlib.sha256(content).hexdigest() != self.digest:
-            raise BadInput(f"The training frame {self.path} is damaged; delete it and run tiltyard train again.")
-        frame: pd.DataFrame = pq.read_table(pa.BufferReader(content)).to_pandas()
-        return frame
+            raise BadInput(f"The training frame {self.path} is damaged; run tiltyard train again, which makes it anew.")
+        return pq.read_table(pa.BufferReader(content), columns=columns)
 
 
 def readable(rails: Rails, spec: Spec, at: At = None) -> Spec:
@@ -432,7 +440,8 @@ def _kind(view: str, name: str, kind: str) -> FeatureKind:
 
 
 def _write(table: pa.Table, folder: Path) -> tuple[Path, str]:
-    """The table as Parquet named by the SHA-256 of its bytes: whole, or not at all."""
+    """The table as Parquet named by the SHA-256 of its bytes: whole, or not at all. One of that name with other
+    bytes, which somebody has written into, or the disk, is made anew, and that is logged."""
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.replace_schema_metadata(None).combine_chunks(),
@@ -446,8 +455,11 @@ def _write(table: pa.Table, folder: Path) -> tuple[Path, str]:
     digest = hashlib.sha256(content).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{digest}.parquet"
-    if not path.exists():
-        with whole(path) as part:
+    there = path.read_bytes() if path.exists() else None
+    if there is not None and there != content:
+        log.error("The training frame %s holds other bytes than it is named by; it is made anew.", path)
+    if there != content:
+        with whole(path, lasting=True) as part:
             part.write_bytes(content)
     return path, digest
 

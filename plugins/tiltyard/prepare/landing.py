@@ -305,9 +305,9 @@ def _copy(settings: Settings, source: str, file: LandingFile, reason: str, night
         "bytes": file.stat[1],
         "night": night.isoformat(),
     }
-    with whole(target.with_name(target.name + ".reason.json")) as part:
+    with whole(target.with_name(target.name + ".reason.json"), lasting=True) as part:
         part.write_text(json.dumps(note, indent=1) + "\n")
-    with whole(target) as part:  # the quarantine may be another disk, onto which nothing can be renamed
+    with whole(target, lasting=True) as part:  # the quarantine may be another disk, onto which nothing can be renamed
         shutil.copy2(file.path, part)
 
 

@@ -186,13 +186,13 @@ def _put(settings: Settings, mended: LandingFile, place: Path, reason: str) -> s
         kept = folder / "replaced" / f"{landing.digest(place)[:12]}-{place.name}"
         kept.parent.mkdir(parents=True, exist_ok=True)
         note = {"source": mended.table.source, "table": mended.table.name, "file": place.name, "bytes": wrong.stat[1]}
-        with whole(kept.with_name(f"{kept.name}.reason.json")) as part:
+        with whole(kept.with_name(f"{kept.name}.reason.json"), lasting=True) as part:
             part.write_text(json.dumps({**note, "reason": f"replaced: {reason}"}, indent=1) + "\n")
-        with whole(kept) as part:
+        with whole(kept, lasting=True) as part:
             shutil.copy2(place, part)
     if mended.path.resolve() != place.resolve():
         place.parent.mkdir(parents=True, exist_ok=True)
-        with whole(place) as part:
+        with whole(place, lasting=True) as part:
             shutil.copyfile(mended.path, part)
     for lying in (folder / place.name, *folder.glob(f"*-{escape(place.name)}")):
         lying.unlink(missing_ok=True)

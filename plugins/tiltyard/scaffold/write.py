@@ -43,6 +43,6 @@ def files(settings: Settings, texts: Mapping[PurePosixPath, str], exposure: str 
         ordered.insert(len(ordered) - 1, path)
     for path in ordered:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
+        with whole(path, lasting=True) as part:
             part.write_text(places[path], encoding="utf-8")
     return tuple(ordered)

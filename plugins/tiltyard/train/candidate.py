@@ -163,12 +163,12 @@ def _bounded(spec: Spec, training_frame: TrainingFrame) -> Spec:
     """With bounds of the frame's labels, where none are known."""
     if spec.target.is_learned:
         return spec
-    labels = pd.read_parquet(training_frame.path, columns=["label"])["label"].to_numpy()
+    labels = training_frame.table(["label"])["label"].to_numpy()
     return spec.bounded(spec.target.learned(labels, spec.fallback.safe_default).bounds)
 
 
 def _prepare(spec: Spec, as_of: datetime, training_frame: TrainingFrame) -> _Prepared:
-    frame = pd.read_parquet(training_frame.path).reset_index(drop=True)
+    frame = training_frame.read().reset_index(drop=True)
     label, outside = spec.target.of_training(frame["label"].to_numpy())
     parts = split(_cohort_times(spec, frame), label, NIGHT, as_of, spec.target)
     encoding = Encoding.fit(frame, training_frame.features)

@@ -6,13 +6,13 @@ expectations/leakage.yaml says which of these stops a training.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pandas as pd
 
 from tiltyard.errors import BadInput
-from tiltyard.file_rows import parquet
 from tiltyard.lake import quoted
 from tiltyard.leak import evidence, rules, suite
 from tiltyard.leak.case import Sample
@@ -55,21 +55,39 @@ def check_frame(
 
     Raises BadInput when the frame lacks columns that a frame must have.
     """
-    relation = parquet(training_frame.path)
+    as_of = as_of or training_frame.end - timedelta(microseconds=1) + spec.label.lag
+    with _seen(rails, f"frame_{spec.name}", training_frame) as relation:
+        results = _results(rails, spec, training_frame, relation, as_of, label)
+    return suite.report(rails, results, as_of, subject=spec.name, suite_name=SUITE, render=render, record=record)
+
+
+@contextmanager
+def _seen(rails: Rails, name: str, training_frame: TrainingFrame) -> Iterator[str]:
+    """The frame's rows, whose bytes were held against its name, as SQL of the lake's engine."""
+    connection = rails.lake.connection
+    connection.register(name, training_frame.table())
+    try:
+        yield quoted(name)
+    finally:
+        connection.unregister(name)
+
+
+def _results(
+    rails: Rails, spec: Spec, training_frame: TrainingFrame, relation: str, as_of: datetime, label: str
+) -> list[RuleResult]:
     connection = rails.lake.connection
     described = connection.execute(f"describe select * from {relation}").fetchall()
     columns = {name: kind for name, kind, *_ in described}
     for column in (spec.key, "prediction_time", label):
         if column not in columns:
             raise BadInput(f"The training frame {training_frame.path} has no column '{column}'; build it again.")
-    as_of = as_of or training_frame.end - timedelta(microseconds=1) + spec.label.lag
     features: dict[str, list[str]] = {view: [] for view in spec.prediction.features}
     for feature in training_frame.features:
         features.setdefault(feature.view, []).append(feature.name)
     names = [feature.name for feature in training_frame.features]
     hidden = {label, *rails.lake.columns(spec.label.table)} - {spec.key}
     table, said = f"frame_{spec.name}", columns_said.read(rails.settings)
-    results = [
+    return [
         *rules.point_in_time(connection, table, relation, columns, features),
         *rules.used_without_available_at(connection, table, relation, features),
         *rules.repeated_prediction(connection, table, relation, spec.key),
@@ -79,7 +97,6 @@ def check_frame(
         *embargo.frame_results(rails, spec, table, relation, features, as_of),
         *evidence_results(rails, spec, training_frame, table, relation, label, as_of, said),
     ]
-    return suite.report(rails, results, as_of, subject=spec.name, suite_name=SUITE, render=render, record=record)
 
 
 def evidence_results(

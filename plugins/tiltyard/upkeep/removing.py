@@ -439,7 +439,7 @@ def _note(settings: Settings, kind: Kind, name: str) -> Path:
 
 def _write(note: Path, names: _Names) -> None:
     note.parent.mkdir(parents=True, exist_ok=True)
-    with whole(note) as part:
+    with whole(note, lasting=True) as part:
         part.write_text(json.dumps(vars(names)), encoding="utf-8")
 
 

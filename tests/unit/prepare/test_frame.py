@@ -14,6 +14,7 @@ from tiltyard.prepare import frame, transform
 from tiltyard.rails import Rails
 from tiltyard.records import FeatureValue, Publication, TableState
 from tiltyard.spec import Spec
+from tiltyard.train import leakage_gate
 
 AS_OF = instant("2024-03-01")
 
@@ -209,8 +210,30 @@ def test_a_damaged_frame_is_refused(filled: Rails, spec: Spec) -> None:
     content[len(content) // 2] ^= 1
     trained.path.write_bytes(content)
 
-    with pytest.raises(BadInput, match="is damaged"):
-        trained.read()
+    for read in (
+        trained.read,
+        lambda: trained.table(["label"]),
+        lambda: leakage_gate.check_frame(filled, spec, trained),
+    ):
+        with pytest.raises(BadInput, match="is damaged"):
+            read()
+
+
+@pytest.mark.parametrize("harm", ["flipped", "empty"])
+def test_what_lies_under_a_frames_name_and_is_not_it_is_made_anew(
+    filled: Rails, spec: Spec, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All labels turned on the disk, or nothing there after a power cut: the name alone is no proof."""
+    honest = frame.training(filled, spec, AS_OF)
+    content, rows = honest.path.read_bytes(), honest.read()
+    if harm == "empty":
+        honest.path.write_bytes(b"")
+    else:
+        rows.assign(label=~rows["label"].astype(bool)).to_parquet(honest.path)
+    again = frame.training(filled, spec, AS_OF)
+    assert (again.digest, again.path.read_bytes()) == (honest.digest, content)
+    assert "it is made anew" in caplog.text
+    pd.testing.assert_frame_equal(again.read(), rows)
 
 
 def test_no_matured_cohort_is_said_in_a_sentence(filled: Rails, spec: Spec) -> None:

@@ -1,5 +1,6 @@
 """Leakage rules: a frame or a table that tells the future is caught, whatever its columns are called."""
 
+import hashlib
 from datetime import timedelta
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def gate(rails: Rails, tmp_path: Path, change: str = "select * from frame") -> d
     path = tmp_path / "changed.parquet"
     duckdb.sql("set TimeZone = 'UTC'")
     duckdb.sql(f"copy (with frame as (from read_parquet('{made.path}')) {change}) to '{path}' (format parquet)")
-    changed = frame.TrainingFrame(**{**vars(made), "path": path})
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    changed = frame.TrainingFrame(**{**vars(made), "path": path, "digest": digest})
     report = leakage_gate.check_frame(rails, spec, changed, render=False)
     return {result.name: (result.column or "").split(", ") for result in report.critical_failures}
 

@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import TrainingSummary, Version
 from tiltyard.spec import Spec
 from tiltyard.target import YES_OR_NO, Bounded, Target
-from tiltyard.train import blocks, export, fit, registry, training
+from tiltyard.train import blocks, candidate, export, fit, registry, training
 from tiltyard.train.encoding import EncodedColumn, Encoding
 
 Market = tuple[Rails, Spec, dict]
@@ -94,6 +95,16 @@ def test_the_same_inputs_give_the_same_scores(trained: Market) -> None:
     np.testing.assert_allclose(
         fitted.light.predict_proba(data.matrix)[:, 1], scorer.score_light(rows), atol=export.PARITY
     )
+
+
+def test_two_trainings_from_one_frame_write_the_same_bytes(trained: Market) -> None:
+    rails, spec, summary = trained
+    made = frame.training(rails, spec, AS_OF)
+    order = candidate.Order(AS_OF, "inputs", 2, "ada", ())
+    [version] = rails.ledger.versions(spec.name)
+    for again in (candidate.make(rails.settings, spec, made, order, draw=False) for _ in range(2)):
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in again.files.items()}
+        assert digests == version.digests
 
 
 def test_an_attempt_that_was_overtaken_leaves_no_version(trained: Market) -> None:

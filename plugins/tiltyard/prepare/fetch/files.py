@@ -72,7 +72,7 @@ def fetch(
         name = named[file.path]
         if name is None or contracts.due(name) > as_of or (name, file.size) in had:
             continue
-        with whole(folder / name) as part:
+        with whole(folder / name, lasting=True) as part:
             file.fetch(part)
         brought.append(name)
     return tuple(brought), tuple(path for path, name in sorted(named.items()) if name is None)

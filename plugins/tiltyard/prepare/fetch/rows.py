@@ -263,7 +263,7 @@ def set_aside(rails: Rails, table: TableContract, fetched: Path, into: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"messages-{bad[0][0]}-{bad[0][1]}.jsonl"
     keys = ("partition", "offset", "reason", "content")
-    with whole(path) as part:
+    with whole(path, lasting=True) as part:
         part.write_bytes(b"".join(orjson.dumps(dict(zip(keys, row, strict=True))) + b"\n" for row in bad))
     log.warning("%s: %d messages cannot be used; they are in %s", table.raw, len(bad), path)
     return len(bad), Counter(row[2] for row in bad).most_common(1)[0][0], path
