@@ -98,7 +98,7 @@ def test_the_same_inputs_give_the_same_scores(trained: Market) -> None:
 
 
 def test_two_trainings_from_one_frame_write_the_same_bytes(trained: Market) -> None:
-    rails, spec, summary = trained
+    rails, spec, _ = trained
     made = frame.training(rails, spec, AS_OF)
     order = candidate.Order(AS_OF, "inputs", 2, "ada", ())
     [version] = rails.ledger.versions(spec.name)
