@@ -65,9 +65,11 @@ class Accounts:
             return int(connection.scalar(query) or 0)
 
     def newest(self) -> date | None:
-        """The newest night that anything was put down for; None where there is none."""
+        """The newest night that was worked on; None where there is none. What is done by hand stands under the day on
+        which it is done, which may be years after the nights of a past that is played."""
+        query = sa.select(sa.func.max(cost.c.night)).where(cost.c.stage.in_(WORKED_ON))
         with self._engine.connect() as connection:
-            night: date | None = connection.scalar(sa.select(sa.func.max(cost.c.night)))
+            night: date | None = connection.scalar(query)
         return night
 
     def set_stored(self, found: Sequence[Stored]) -> None:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +18,9 @@ import pytest
 import uvicorn
 import yaml
 from fastapi import FastAPI
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext
 
+from tests import chromium
 from tiltyard import clock, ledger_tables
 from tiltyard import rails as rails_module
 from tiltyard.edge import airflow_settings
@@ -41,16 +42,6 @@ MODELS, NIGHTS = 100, 12
 EVIL = "<img src=x onerror=\"document.title='acted'\"><script>document.title='acted'</script>"
 """What acts where a text is not escaped."""
 LONG = "a_model_whose_name_is_as_long_as_a_name_may_be_x"
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@dataclass
-class Visit:
-    """A page that was opened, and what the browser had to say of it."""
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    """Errors of the console and of scripts, requests that failed or went elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +54,9 @@ class Site:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Of one file: as long as it is open, nobody else in this process can run an event loop of his own."""
-    executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if executable is None:
-        pytest.skip("No Chromium is installed here, so that nothing was looked at in a browser.")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
+    """Of one file, since nothing else of this process can run an event loop meanwhile."""
+    with chromium.opened() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -96,22 +82,6 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     opened = browser.new_context(viewport={"width": 1280, "height": 900})
     yield opened
     opened.close()
-
-
-def visit(context: BrowserContext, address: str) -> Visit:
-    """Open a page, and note whatever the browser complains of."""
-    page = context.new_page()
-    seen = Visit(page)
-    host = address.split("/tiltyard")[0]
-    page.on("console", lambda message: seen.complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-    page.on(
-        "request", lambda asked: None if asked.url.startswith((host, "data:")) else seen.complaints.append(asked.url)
-    )
-    answer = page.goto(address)
-    if answer is None or answer.status != 200:
-        seen.complaints.append(f"{address} answers {answer.status if answer else 'nothing'}")
-    return seen
 
 
 def specs(folder: Path) -> None:

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext
 
-from tests.browser.conftest import LONG, MODELS, NIGHT, Site, visit
+from tests.browser.conftest import LONG, MODELS, NIGHT, Site
+from tests.chromium import serious, visit
 from tiltyard.edge import overview
 
 MODEL = "/models/index"
@@ -21,13 +21,6 @@ LOOKED_AT = (
 )  # fmt: skip
 """Those of which it is looked at how they read, narrow and dark as well."""
 WIDTHS = {"wide": 1280, "narrow": 400}
-
-
-def serious(page: Page) -> list[str]:
-    """What axe-core finds of weight, a line each."""
-    found = Axe().run(page).response["violations"]
-    return [f"{entry['id']}: {entry['nodes'][0]['html'][:200]}" for entry in found
-            if entry["impact"] in ("serious", "critical")]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PAGES)

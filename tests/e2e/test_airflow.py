@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pandas as pd
@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from tests import homes
+from tests import chromium, homes
 from tests.conftest import business_home
 from tiltyard import clock, postgres
 from tiltyard import rails as rails_module
@@ -262,9 +262,12 @@ def test_what_is_done_by_hand_takes_the_name_of_whoever_is_logged_in_and_at_tier
         assert waiting[0].subject.endswith(": retire high?")
         found = board.read(night.rails, portfolio(night.settings), clock.now())
         assert waiting[0].link in {item.link for item in found.inbox if item.kind == "operate"}
-        answer = {"chosen_options": ["Approve"], "params_input": {"comment": "looks fine"}}
-        task = f"/api/v2/dags/operate/dagRuns/{run}/taskInstances/second_person/-1/hitlDetails"
-        night.airflow.call("PATCH", task, json=answer)
+        if chromium.is_here():
+            approve_in_a_browser(night.airflow, waiting[0].link, comment="looks fine")
+        else:
+            answer = {"chosen_options": ["Approve"], "params_input": {"comment": "looks fine"}}
+            task = f"/api/v2/dags/operate/dagRuns/{run}/taskInstances/second_person/-1/hitlDetails"
+            night.airflow.call("PATCH", task, json=answer)
         with pytest.raises(CheckFailed):
             night.airflow.wait("operate", run, timeout_s=120)
         tasks = {task.task_id: task.state for task in night.airflow.tasks("operate", run)}
@@ -275,6 +278,70 @@ def test_what_is_done_by_hand_takes_the_name_of_whoever_is_logged_in_and_at_tier
     finally:
         shutil.rmtree(models / "high")
         releasing.accept(night.rails, clock.now())
+
+
+def approve_in_a_browser(airflow: Airflow, link: str, comment: str) -> None:
+    """Answer a form as a person does, with the question and the buttons in sight of a laptop's screen."""
+    with chromium.opened() as browser:
+        page = browser.new_page(
+            viewport={"width": 1440, "height": 900}, extra_http_headers=airflow.authorization(),
+            timezone_id="America/Los_Angeles",
+        )  # fmt: skip
+        page.set_default_timeout(60_000)
+        page.goto(airflow.address + link)
+        page.locator("textarea").fill(comment)
+        buttons = {name: page.get_by_role("button", name=name, exact=True) for name in ("Approve", "Reject")}
+        for seen in (page.get_by_text("How the model stands"), page.get_by_text("Closes"), *buttons.values()):
+            box = seen.bounding_box()
+            assert box and box["y"] + box["height"] <= 900, "nobody has to scroll"
+        buttons["Approve"].click()
+        page.get_by_text("Awaiting Input").first.wait_for(state="hidden")
+
+
+def test_the_pages_lie_in_airflows_own_frame_and_lead_out_of_it(night: Night) -> None:
+    with chromium.opened() as browser:
+        for width in (1280, 400):
+            page = browser.new_page(
+                viewport={"width": width, "height": 900}, extra_http_headers=night.airflow.authorization()
+            )
+            page.set_default_timeout(60_000)
+            page.goto(night.airflow.address)
+            page.get_by_text("Tiltyard", exact=True).first.click()
+            inside = page.frame_locator("iframe")
+            inside.get_by_role("link", name="churn", exact=True).first.click()
+            inside.get_by_role("link", name="Decisions").wait_for()
+            cut_off = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+            assert not page.frames[-1].evaluate(cut_off), width
+            inside.get_by_role("link", name="drift", exact=True).first.click()
+            page.wait_for_url("**/dags/drift*")
+
+
+REPORTS = (
+    f"checks/subscription/{NIGHT.date()}.html", f"drift/churn/{NIGHT.date()}.html",
+    f"training_frame/churn/{FIRST.date()}.html", "promotion/churn/",
+)  # fmt: skip
+EVIDENTLYS = {"aria-required-parent", "button-name"}
+"""What axe-core finds in the parts of a drift report that Evidently draws."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_whoever_opens_a_report_can_read_it(night: Night, scheme: Literal["light", "dark"]) -> None:
+    """Narrow in the dark, wide in the light; the newest of a folder where that is named."""
+    width, airflow = (400 if scheme == "dark" else 1280), night.airflow
+    with chromium.opened() as browser:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, extra_http_headers=airflow.authorization()
+        )
+        for report in REPORTS:
+            there = night.settings.reports / report
+            [path, *_] = sorted(there.glob("*.html"), reverse=True) if there.is_dir() else [there]
+            seen = chromium.visit(
+                context, f"{airflow.address}/tiltyard/reports/{path.relative_to(night.settings.reports)}"
+            )
+            found = [line for line in chromium.serious(seen.page) if line.split(":")[0] not in EVIDENTLYS]
+            assert (found, seen.complaints) == ([], []), report
+            assert seen.page.evaluate("document.documentElement.scrollWidth") <= width, report
+            assert seen.page.get_by_role("link", name="Portfolio").is_visible(), report
 
 
 def test_the_portfolio_page_is_behind_the_login(night: Night) -> None:

@@ -277,7 +277,7 @@ def _table(title: str, finding: Finding) -> kit.Html:
     ]
     heading = kit.joined([kit.Html(f"<h1>{kit.text(title)}</h1>"), *(kit.paragraph(line) for line in lines if line)])
     below = kit.paragraph(BELOW)
-    return kit.Html(f"{STYLE}<div class=tiltyard>{heading}{kit.table(COLUMNS, rows)}{below}</div>")
+    return kit.Html(f"{STYLE}<div class=tiltyard tabindex=0>{heading}{kit.table(COLUMNS, rows)}{below}</div>")
 
 
 def tested(signals: Sequence[Signal]) -> tuple[Signal, ...]:
