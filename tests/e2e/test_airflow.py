@@ -308,7 +308,7 @@ def test_the_pages_lie_in_airflows_own_frame_and_lead_out_of_it(night: Night) ->
             page.goto(night.airflow.address)
             page.get_by_text("Tiltyard", exact=True).first.click()
             inside = page.frame_locator("iframe")
-            inside.get_by_role("link", name="churn", exact=True).first.click()
+            inside.locator("table.models").get_by_role("link", name="churn", exact=True).click()
             inside.get_by_role("link", name="Decisions").wait_for()
             cut_off = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
             assert not page.frames[-1].evaluate(cut_off), width

@@ -2,7 +2,8 @@
 
 Of a text every value is read as text first, and cast where it is of its column's type (`tiltyard.casts`); what is not
 stops the file, with column, row and value. A time that cannot be read is NULL, and fails closed downstream. So is an
-instant that Python cannot hold, like `infinity`, which is counted.
+instant that Python cannot hold, like `infinity`, which is counted. A text with a NUL, which neither PostgreSQL nor JSON
+of it takes, loses it here and is counted.
 """
 
 from collections.abc import Sequence
@@ -20,20 +21,25 @@ LINE = "_line"
 """The row's place in its file, from 1."""
 BEYOND = "_beyond"
 """Of how many of the row's columns the instant is one that Python cannot hold."""
+NUL = "_nul"
+"""Of how many of the row's texts a NUL was taken out."""
+NONE_OF_THEIRS = (NAME, LINE, BEYOND, NUL)
+"""What is told of a row beside its columns."""
 _SHOWN = 40
 """Letters of a value that a reason shows."""
 
 
 def sql(files: Sequence[LandingFile], paths: Sequence[Path], ingested_at: str, *, names_file: bool = False) -> str:
     """SQL of the rows of files of one shape, which lie in UTF-8 at `paths`: the contract's columns, `event_time` and
-    `available_at`, NAME, LINE and BEYOND. `ingested_at`: SQL of when they are loaded. Reading it fails where a value is
+    `available_at`, NONE_OF_THEIRS. `ingested_at`: SQL of when they are loaded. Reading it fails where a value is
     not of its column's type; `names_file`: with the name of the file.
     """
     table, is_text = files[0].table, not files[0].is_parquet
-    read, values = [], []
+    read, values, holed = [], [], []
     for name, kind in table.columns.items():
         if kind == "VARCHAR":
-            values.append(quoted(name))
+            values.append(f"replace({quoted(name)}, chr(0), '') as {quoted(name)}")
+            holed.append(f"coalesce(contains({quoted(name)}, chr(0)), false)::integer")
             continue
         column, own = quoted(name), quoted(_read(name))
         read.append(f"{_value(table, name, kind, is_text=is_text)} as {own}")
@@ -54,7 +60,8 @@ def sql(files: Sequence[LandingFile], paths: Sequence[Path], ingested_at: str, *
         f"with delivered as ({_delivered(files, paths)}), "
         f"read as (select {', '.join(['*', *read])} from delivered), "
         f"timed as (select {', '.join(['*', *times])} from read) "
-        f"select {', '.join(values)}, {NAME}, {LINE}, {' + '.join(beyond) or '0'} as {BEYOND} from timed"
+        f"select {', '.join(values)}, {NAME}, {LINE}, {' + '.join(beyond) or '0'} as {BEYOND}, "
+        f"{' + '.join(holed) or '0'} as {NUL} from timed"
     )
 
 

@@ -23,7 +23,7 @@ from tiltyard.errors import BadInput
 from tiltyard.lake import Lake, forget_files, identifier, literal, put, quoted, text
 from tiltyard.prepare import contracts, delivery_rows, landing
 from tiltyard.prepare.contracts import SourceContract, TableContract
-from tiltyard.prepare.delivery_rows import BEYOND, LINE, NAME
+from tiltyard.prepare.delivery_rows import BEYOND, LINE, NAME, NUL
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.rails import Rails
 from tiltyard.records import FetchedTable, QuarantinedFile, Record, RefusedFile
@@ -70,6 +70,8 @@ class IngestSummary(Record):
     """What was brought before from the places that its contract names."""
     beyond: int = 0
     """Number of instants that are infinite, before the year 1 or after 9999. They are NULL."""
+    holed: int = 0
+    """Number of texts out of which a NUL was taken."""
     left_alone: tuple[str, ...] = ()
     """What lies in the landing zone and is no delivery, a sentence for each folder and reason."""
     null_key: int = 0
@@ -84,7 +86,8 @@ class IngestSummary(Record):
     def notes(self) -> tuple[str, ...]:
         """What a person should know of what was there, a sentence each."""
         beyond = f"{counted(self.beyond, 'instant')} infinite, before the year 1 or after 9999: NULL from here on"
-        return (*self.left_alone, *([beyond] if self.beyond else []))
+        holed = f"{counted(self.holed, 'text')} with a NUL, which was taken out"
+        return (*self.left_alone, *([beyond] if self.beyond else []), *([holed] if self.holed else []))
 
 
 # -- a night ----------------------------------------------------------------------------------
@@ -158,6 +161,7 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
         null_event_time=nulls["event_time"],
         snapshot=snapshot,
         beyond=nulls[BEYOND],
+        holed=nulls[NUL],
         left_alone=sifted.left_alone,
         null_key=nulls["key"],
     )
@@ -396,7 +400,9 @@ def _stage(
     """
     table = files[0].table
     connection.execute(f'drop table if exists temp."{_batch(table.name)}"')
-    body = ", ".join(f'"{name}" {kind}' for name, kind in {**table.raw_columns, BEYOND: "INTEGER"}.items())
+    body = ", ".join(
+        f'"{name}" {kind}' for name, kind in {**table.raw_columns, BEYOND: "INTEGER", NUL: "INTEGER"}.items()
+    )
     connection.execute(f'create temp table "{_batch(table.name)}" ({body})')
     good: list[LandingFile] = []
     bad: list[tuple[LandingFile, str]] = []
@@ -440,7 +446,7 @@ def _read(connection: duckdb.DuckDBPyConnection, files: Sequence[LandingFile], s
     Row numbers count from 1 in each file. A time that cannot be read is NULL, and fails closed downstream.
     """
     table = files[0].table
-    values = {name: quoted(name) for name in (*table.columns, "event_time", "available_at", BEYOND)}
+    values = {name: quoted(name) for name in (*table.columns, "event_time", "available_at", BEYOND, NUL)}
     values |= {**stamps, "source_file": NAME, "row_number": LINE}
     columns = ", ".join(quoted(name) for name in values)
     with landing.in_utf8(files) as paths:
@@ -454,17 +460,17 @@ def _count(
     connection: duckdb.DuckDBPyConnection, table: str, files: Iterable[LandingFile], key: str | None
 ) -> Counter[str]:
     """Set `rows` of every staged file; returns how many rows have no `available_at`, no `event_time`, and no `key`, and
-    of how many values the instant is BEYOND."""
+    of how many values the instant is BEYOND, or a NUL was taken out."""
     keyless = f"count(*) - count({quoted(key)})" if key else "0"
     counts = connection.execute(
         "select source_file, count(*), count(*) - count(available_at), count(*) - count(event_time), "
-        f"{keyless}, sum({BEYOND})::bigint "
+        f"{keyless}, sum({BEYOND})::bigint, sum({NUL})::bigint "
         f'from temp."{_batch(table)}" group by all'
     ).fetchall()
     rows = {name: count for name, count, *_ in counts}
     for file in files:
         file.rows = rows.get(file.path.name, 0)
-    names = ("available_at", "event_time", "key", BEYOND)
+    names = ("available_at", "event_time", "key", BEYOND, NUL)
     return Counter({name: sum(count[place] for count in counts) for place, name in enumerate(names, start=2)})
 
 

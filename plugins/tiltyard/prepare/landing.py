@@ -65,8 +65,8 @@ class LandingFile:
 
     @classmethod
     def of(cls, path: Path, table: TableContract | None) -> "LandingFile":
-        """The file at `path`. Raises FileNotFoundError when it is gone."""
-        stat = path.stat()
+        """The file at `path`, and not what it may lead to. Raises FileNotFoundError when it is gone."""
+        stat = path.lstat()
         return cls(path, table, (path.name, stat.st_size, stat.st_mtime_ns))
 
     @property
@@ -200,14 +200,16 @@ def _due_in(
         day = contracts.day_of(path.name)
         if day is not None and contracts.due(path.name) > as_of:
             continue
-        if _is(path, Path.is_dir):
+        if _is(path, Path.is_symlink):  # what it leads to may be nobody's business
+            left.add(path, "leads elsewhere, and a delivery is a file of its own")
+        elif _is(path, Path.is_dir):
             if deep := _files_below(path):
                 left.add(deep[0], "lies a folder too deep", len(deep), folder)
             elif day is not None:
                 left.add(path, "is named like a delivery and is no file")
         elif not _is(path, Path.is_file):
             named = "is named like a delivery and is" if day is not None else "is"
-            left.add(path, f"{named} no file (a pipe, or a link to nothing)")
+            left.add(path, f"{named} no file (a pipe)")
         elif day is None and not _COULD_DELIVER.search(path.name):
             left.add(path, "is named like no delivery, and holds none by its ending")
         elif table is None:
@@ -257,8 +259,9 @@ def printable(path: Path) -> str:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hexadecimal digits. Raises FileNotFoundError when it is gone."""
-    with path.open("rb") as file:
+    """The SHA-256 of a file's bytes, as hexadecimal digits. Raises FileNotFoundError when it is gone, and OSError where
+    it leads elsewhere by now."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -15,7 +15,7 @@ from tiltyard.lake import one_row, quoted
 from tiltyard.prepare import contracts, delivery_rows, landing, project
 from tiltyard.prepare.columns import Columns
 from tiltyard.prepare.contracts import TableContract
-from tiltyard.prepare.delivery_rows import BEYOND, LINE, NAME
+from tiltyard.prepare.delivery_rows import NAME, NONE_OF_THEIRS
 from tiltyard.prepare.landing import LandingFile, first_line
 from tiltyard.scaffold import inferring, naming, sample
 from tiltyard.scaffold.asked import HORIZONS, KNOWN, Due, Feature, Outcomes
@@ -132,7 +132,7 @@ def _read(
             rows = delivery_rows.sql(
                 [files[place] for place in places], [paths[place] for place in places], due, names_file=len(files) > 1
             )
-            parts.append(f"select * exclude ({NAME}, {LINE}, {BEYOND}) from ({rows})")
+            parts.append(f"select * exclude ({', '.join(NONE_OF_THEIRS)}) from ({rows})")
         connection.execute(
             f"create table versions as select * from ({' union all by name '.join(parts)}) "
             "where available_at is not null"

@@ -24,6 +24,7 @@ from tiltyard import clock, file_rows
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, Fenced
 from tiltyard.prepare import checks, contracts, datasets, ingest, landing
+from tiltyard.prepare.landing import LandingFile
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 from tiltyard.tables import LANDED_FILE
@@ -378,8 +379,8 @@ def test_what_nobody_expects_in_a_folder_is_left_alone_and_said(shop):
         f"{there}/shop/lost+found is no folder of a table of shop; it is left alone",
         f"{there}/shop/sale/.DS_Store is hidden, or still being written; it is left alone",
         f"{there}/shop/sale/2024/01/2024-01-01.csv lies a folder too deep; it is left alone, like 2 more",
-        f"{there}/shop/sale/2025-01-01-b.csv is named like a delivery and is no file (a pipe, or a link to nothing); "
-        "it is left alone, like 1 more",
+        f"{there}/shop/sale/2025-01-01-b.csv leads elsewhere, and a delivery is a file of its own; it is left alone",
+        f"{there}/shop/sale/2025-01-01-c.csv is named like a delivery and is no file (a pipe); it is left alone",
         f"{there}/shop/sale/README.txt is named like no delivery, and holds none by its ending; it is left alone, like "
         "2 more",
         f"{there}/archive is the folder of no source that has a contract; it is left alone, like 2 more",
@@ -595,6 +596,45 @@ def test_a_file_that_was_mended_in_place_at_the_same_length_is_read_again(shop, 
         described.append((column[1], lying.stat().st_size))
     assert [name for name, _ in described] == ["TIMESTAMP", "TIMESTAMP WITH TIME ZONE"]
     assert described[0][1] == described[1][1]
+
+
+def test_a_link_brings_nothing_of_what_it_leads_to_anywhere(shop, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("password=hunter2\nrows\n")
+    place = deliver(shop, "2025-01-01.csv", GOOD)
+    place.with_name("2025-01-01-b.csv").symlink_to(secret)
+    result = ingest.land_night(shop, "shop", NIGHT)
+    assert (result.files, result.quarantined) == (1, ())
+    assert [sentence for sentence in result.notes if "leads elsewhere" in sentence]
+    written = [path.read_bytes() for path in shop.settings.home.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert not any(b"hunter2" in content for content in written) and secret.exists()
+
+
+def test_a_file_that_becomes_a_link_while_it_is_looked_at_does_not_land(shop, tmp_path, monkeypatch):
+    place, elsewhere = deliver(shop, "2025-01-01.csv", GOOD), tmp_path / "elsewhere.csv"
+    elsewhere.write_text(GOOD)
+    inspect = LandingFile.inspect
+
+    def swapped(self, connection):
+        inspect(self, connection)
+        place.unlink()
+        place.symlink_to(elsewhere)
+
+    monkeypatch.setattr(LandingFile, "inspect", swapped)
+    assert ingest.land_night(shop, "shop", NIGHT).rows == 0
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_nul_is_taken_out_of_a_text_and_counted(shop, form):
+    if form == "csv":
+        deliver(shop, "2025-01-01.csv", GOOD.replace("tea", "te\x00a"))
+    else:
+        item = "'te' || chr(0) || 'a'"
+        parquet(shop, "2025-01-01.parquet", f"select {item} as item, 3::bigint as pieces, now() as sold_at")
+    result = ingest.land_night(shop, "shop", NIGHT)
+    assert (result.holed, result.quarantined) == (1, ())
+    assert "1 text with a NUL, which was taken out" in result.notes
+    assert ("tea", 3) in rows(shop)
 
 
 def test_a_file_that_was_only_touched_is_not_new(shop):
