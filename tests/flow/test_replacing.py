@@ -127,6 +127,9 @@ def test_what_cannot_be_taken_changes_nothing(rails: Rails, tmp_path: Path) -> N
     refused(good, "stay while a legal hold stands: the hold 3", holds=["the hold 3."])
     refused(tmp_path / "2025-03-09.csv", "There is no file")
     refused(good.rename(tmp_path / "mended.csv"), "not named like a delivery")
+    link = tmp_path / "2025-03-10.csv"
+    link.symlink_to(tmp_path / "mended.csv")
+    refused(link, "leads to .*; give the path of the file itself")
     bad = tmp_path / "2025-03-04.csv"
     bad.write_text("sale_id,shop_id,at\nx,a,2025-03-04T12:00:00+00:00\n")
     refused(bad, "cannot be taken: column 'size' is missing. Nothing was replaced")

@@ -116,6 +116,8 @@ def _inspected(rails: Rails, contract: SourceContract, file: Path, table: str | 
     """The mended file, which fits its contract."""
     if not file.is_file():
         raise BadInput(f"There is no file {file}; give the path of the mended one.")
+    if file.is_symlink():
+        raise BadInput(f"{file} leads to {file.resolve()}; give the path of the file itself.")
     if contracts.day_of(file.name) is None:
         raise BadInput(
             f"{file.name} is not named like a delivery, as 2016-03-01.csv is; give it the name of the one that it "
@@ -181,6 +183,8 @@ def _put(settings: Settings, mended: LandingFile, place: Path, reason: str) -> s
     of this name is over. Returns where the one that was wrong lies now."""
     folder = settings.quarantine / mended.table.source / mended.table.name
     kept: Path | None = None
+    if place.is_symlink():  # it brought nothing, and is no file to be kept
+        place.unlink()
     if place.exists() and landing.digest(place) != mended.sha256:
         wrong = LandingFile.of(place, mended.contract)
         kept = folder / "replaced" / f"{landing.digest(place)[:12]}-{place.name}"

@@ -77,7 +77,7 @@ def had(rails: Rails, table: TableContract, folder: Path) -> Iterator[Had]:
     )
     waiting, lying = [], {}
     for path in sorted(folder.iterdir()):
-        if contracts.day_of(path.name) is None or not path.is_file():
+        if contracts.day_of(path.name) is None or path.is_symlink() or not path.is_file():
             continue
         file = LandingFile.of(path, table)
         lying[path.name] = file.stat[1]
