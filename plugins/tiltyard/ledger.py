@@ -21,13 +21,15 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql as pg
 
-from tiltyard import clock, postgres
+from tiltyard import chain, clock, postgres
 from tiltyard.accounts import Accounts
+from tiltyard.chain import ChainState
 from tiltyard.chronicle import Chronicle
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.fence import Fence, changing, claim, played, playing
 from tiltyard.ledger_tables import (
     ACCEPTED,
+    ACCEPTED_AS_FOUND,
     REMOVED,
     WITHDRAWN,
     advancing,
@@ -143,6 +145,7 @@ class Ledger:
             for table in metadata.sorted_tables:  # of a home from before there was an index
                 for index in table.indexes:
                     connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+            chain.begin(connection)
         _made.add(str(url))
 
     def close(self) -> None:
@@ -168,6 +171,38 @@ class Ledger:
     def operations(self) -> Operations:
         """What persons did to models by hand."""
         return Operations(self.engine)
+
+    def verify(self, head: str | None = None) -> ChainState:
+        """What the chain says of all that was decided (`chain.verify`)."""
+        with self.engine.begin() as connection:
+            return chain.verify(connection, head)
+
+    def require_untouched(self, model: str) -> None:
+        """Raises CheckFailed where what the ledger says of a model is not what was put down."""
+        with self.engine.begin() as connection:
+            faults = chain.faults_of(connection, model)
+        if faults:
+            raise CheckFailed(
+                f"What the ledger says of {model} is not what was put down: {listed([str(f) for f in faults], '; ')}. "
+                "Nothing follows from it; tiltyard verify says all of it, and how to go on."
+            )
+
+    def touched_successions(self) -> dict[str, str]:
+        """Model → what of its succession is not as it was put down, in a sentence."""
+        with self.engine.begin() as connection:
+            found = chain.faults_of_succession(connection)
+        return {model: listed([str(fault) for fault in faults], "; ") for model, faults in found.items()}
+
+    def accept_as_found(self, by: str, reason: str) -> int:
+        """Take what is not as it was put down as it is, in the name of whoever has looked. Returns how many rows."""
+        with self.engine.begin() as connection:
+            faults = chain.verify(connection).faults
+            count = chain.accept(connection, faults)
+            if count:
+                detail = {"by": by, "reason": reason, "faults": [str(fault) for fault in faults]}
+                values = {"kind": ACCEPTED_AS_FOUND, "model": "", "night": None, "recorded_at": clock.now()}
+                connection.execute(event.insert().values(**values, detail=detail))
+        return count
 
     # -- work ---------------------------------------------------------------------------------
 
@@ -399,6 +434,7 @@ class Ledger:
         is kept where nothing was there to take."""
         rows: dict[str, list[dict[str, Any]]] = {}
         with self.engine.begin() as connection:
+            chain.taking_back(connection)
             for name, statement in withdrawing(night, models, sources, tables, whole):
                 if found := [dict(row) for row in connection.execute(statement).mappings()]:
                     rows[name] = found

@@ -25,6 +25,8 @@ REMOVED = "model_removed"
 """Kind of the event of a model that left the portfolio; its night is the newest one that was settled for it by then."""
 WITHDRAWN = "night_withdrawn"
 """Kind of the event of a night that was taken back, with all that the ledger said of it."""
+ACCEPTED_AS_FOUND = "ledger_accepted_as_found"
+"""Kind of the event of rows that were not as they were put down, and that a person has accepted as they were."""
 
 metadata = sa.MetaData()
 _json = pg.JSONB
@@ -318,6 +320,21 @@ worth = sa.Table(
     sa.Column("body", _json, nullable=False),  # records.ModelWorth
     sa.Column("recorded_at", _instant, nullable=False),
 )
+
+chain = sa.Table(  # of which `chain.py` says what it is
+    "chain",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),  # 1, 2, 3 …
+    sa.Column("relation", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),  # insert | delete | adopt | accept | gone
+    sa.Column("key", _json, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("previous", sa.LargeBinary, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+sa.Index("entries_of_row", chain.c.relation, chain.c.key)
+sa.Index("entries_of_model", chain.c.relation, chain.c.key["model"].astext)
 
 
 def upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:

@@ -563,7 +563,7 @@ class SharedBreak(Strict):
 
 AlertKind = Literal[
     "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed", "stopped",
-    "unanswered", "undelivered",
+    "unanswered", "undelivered", "touched",
 ]  # fmt: skip
 """What a message is about."""
 PORTFOLIO = "portfolio.yaml"

@@ -107,6 +107,7 @@ def test_every_answer_stays_what_it_was_and_a_second_night_finds_nothing_to_do(l
     contents = tables(rails, predicted_from(rails) | {*sorted(there)[::8]})
 
     done = maintenance.maintain(rails, AS_OF, now=clock.now() + LATER)
+    assert (done.chain_head, done.chain_faults) == (rails.ledger.verify().head, ())
 
     assert done.expired == dry.expired > 0
     assert done.merged["ops.profile"] >= SMALL

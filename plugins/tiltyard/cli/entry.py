@@ -29,6 +29,7 @@ from tiltyard.cli import (
     portfolio,
     serving,
     stages,
+    verifying,
 )
 from tiltyard.cli.narrow import fit
 from tiltyard.cli.output import caution, err, print_error
@@ -43,8 +44,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for group in (
-    lifecycle, looking, opening, new, data, stages, portfolio, nights, operating, costs, alerts, past, leakage, serving,
-    online,
+    lifecycle, looking, opening, new, data, stages, portfolio, nights, operating, costs, alerts, verifying, past,
+    leakage, serving, online,
 ):  # fmt: skip
     app.add_typer(group.commands)
 

@@ -30,6 +30,7 @@ from tiltyard.records import (
     DefaultTask,
     DriftSummary,
     Event,
+    LakeMaintenanceSummary,
     OpenIncident,
     Operation,
     PromotionSummary,
@@ -44,7 +45,7 @@ from tiltyard.spec import Spec, portfolio
 from tiltyard.stages import NIGHTLY, STAGES, StageName, recorded_as
 from tiltyard.succession import ChampionChange
 from tiltyard.target import at_start
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ class Asked(Record):
 
     kind: Literal[
         "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "undelivered",
-        "untold",
+        "untold", "touched",
     ]  # fmt: skip
     """What it is."""
     subject: str
@@ -626,6 +627,13 @@ class _Facts:
                 for file in (ingest.quarantined(self.rails, name, night) if night else ())
             ]  # fmt: skip
         asked += self.undelivered(specs)
+        kept = self.rails.ledger.last_stage_run(LakeMaintenanceSummary)
+        if kept and kept.summary.chain_faults:
+            why = f"it is not what was put down: {listed(kept.summary.chain_faults, '; ')}"
+            asked.append(
+                Asked(kind="touched", subject="the ledger", reason=why, since=kept.night,
+                      link="/dags/lake_maintenance")
+            )  # fmt: skip
         unsent = {entry.to: entry for entry in self.rails.ledger.outbox.unsent(self.now - SHOWN)}
         asked += [
             Asked(kind="untold", subject=name, reason=entry.error or "it took nothing", since=entry.created_at.date(),

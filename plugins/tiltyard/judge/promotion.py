@@ -395,7 +395,8 @@ def _learned(trained: Version) -> LearnedScale | None:
 def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> PromotionOutcome:
     """Promote the night's best challenger, if the ledger's verdict, and for tier 1 enough people, say so.
 
-    Only the ledger is believed: the verdict is read from it, not passed in. A rerun of a night that changed the
+    Only the ledger is believed: the verdict is read from it, not passed in, and it has to be as it was put down, which
+    raises CheckFailed where it is not. A rerun of a night that changed the
     champion says so again and changes nothing.
     """
     night = night_closing(as_of)
@@ -407,6 +408,7 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
     if best is None or best.verdict != "promote":
         _refuse_people(rails, spec, night, approvals, "the gate has not said promote on this night")
         return PromotionOutcome(best.reasons[0] if best else "No challenger has been judged.")
+    rails.ledger.require_untouched(spec.name)
     if held := rails.ledger.operations.hindrance(spec.name, night):
         _refuse_people(rails, spec, night, approvals, held.rstrip("."))
         return PromotionOutcome(f"{held} Version {best.challenger} is not promoted.")

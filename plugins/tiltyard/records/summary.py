@@ -501,6 +501,10 @@ class LakeMaintenanceSummary(Summary):
     """The lake before."""
     after: LakeSize = LakeSize()
     """The lake afterwards."""
+    chain_head: str | None = None
+    """The head of the ledger's chain then."""
+    chain_faults: tuple[str, ...] = ()
+    """What of the ledger was not as it was put down."""
     expired: int = 0
     """Number of snapshots that nothing refers to, and that are gone."""
     kept: dict[str, int] = field(default_factory=dict)

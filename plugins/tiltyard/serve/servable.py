@@ -369,9 +369,27 @@ class Servables:
             source: self._ledger.newest_published(source) for source in sorted({spec.source for spec in specs})
         }
         summaries = {source: run.summary if run else None for source, run in published.items()}
-        rosters = [_roster(self._ledger, spec, summaries[spec.source]) for spec in specs]
+        touched = self._ledger.touched_successions()
+        rosters = [
+            self._untouched(spec, touched[spec.name]) if spec.name in touched
+            else _roster(self._ledger, spec, summaries[spec.source])
+            for spec in specs
+        ]  # fmt: skip
         self._tide = tide
         return rosters
+
+    def _untouched(self, spec: Spec, why: str) -> Roster:
+        """Who serves a model of which the ledger says what was never put down: whoever was in service before it did;
+        where nobody was, its safe default."""
+        before = self.current.get(spec.name)
+        stays = "who was in service stays" if before else "its safe default answers"
+        log.error("What the ledger says of %s is not what was put down, so that %s: %s.", spec.name, stays, why)
+        if before:
+            return before.roster
+        nobody: dict[int, Version] = {}
+        return Roster(
+            spec=spec, champion=None, previous=None, challengers=(), versions=nobody, snapshot=None, popular=()
+        )
 
     def _specs(self) -> list[Spec]:
         """The specs as they are now, read again when a file has changed. While one is wrong, those in service stay."""

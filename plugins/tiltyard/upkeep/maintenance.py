@@ -1,13 +1,15 @@
 """The maintenance of the lake, portfolio-wide and nightly: rows that a retention lets go, snapshots that nothing refers
-to, small files, files that nothing reads.
+to, small files, files that nothing reads. Before it the ledger is held against its chain.
 
 Every step is one transaction of the lake, and none needs the one before: killed anywhere, the next run goes on. Nobody
 waits for longer than one step: what a build must not meet holds the builds' lock, table by table.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import duckdb
@@ -21,6 +23,7 @@ from tiltyard.upkeep import claims, files, holds, retention
 from tiltyard.upkeep.references import kept
 
 STAGE: StageName = "lake_maintenance"
+log = logging.getLogger(__name__)
 
 
 def maintain(rails: Rails, as_of: datetime, *, now: datetime, dry_run: bool = False) -> LakeMaintenanceSummary:
@@ -35,7 +38,12 @@ def maintain(rails: Rails, as_of: datetime, *, now: datetime, dry_run: bool = Fa
         before = rails.ledger.stage_run(LakeMaintenanceSummary, "", night)
         if not dry_run and before and before.status == "done" and before.recorded_at and before.recorded_at >= now:
             return before.summary
+        chain = rails.ledger.verify()
+        log.info("The head of the ledger's chain is %s.", chain.head)
+        for fault in chain.faults:
+            log.error("The ledger is not what was put down: %s.", fault)
         summary = _maintain(rails, as_of, now - timedelta(hours=rails.settings.lake_grace_h), dry_run)
+        summary = replace(summary, chain_head=chain.head, chain_faults=tuple(map(str, chain.faults)))
         if not dry_run:
             rails.ledger.record_stage("", night, "done", summary)
         return summary

@@ -6,11 +6,13 @@ import re
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from tests import chromium
 from tests.unit.judge.test_pairs import TONIGHT, drawn, spec_of
+from tiltyard.edge import way_back
 from tiltyard.judge import evidence_page, gate, pairs
 from tiltyard.records import ArmFigures, Criterion, EvidenceRecord, FilledFeature, PromiseRecord, TrainedFrom
 
@@ -47,6 +49,21 @@ def shuffled(value: Any) -> Any:
 def test_the_same_record_gives_the_same_bytes(record: EvidenceRecord) -> None:
     page = evidence_page.draw(record)
     assert evidence_page.draw(EvidenceRecord.from_json(json.loads(json.dumps(shuffled(record.to_json()))))) == page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_who_opens_it_in_airflow_can_read_it_on_a_telephone(
+    record: EvidenceRecord, tmp_path: Path, scheme: Literal["light", "dark"]
+) -> None:
+    page = tmp_path / "promotion" / "small" / "2016-04-01-v2.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(evidence_page.draw(record))
+    shown = way_back.added(page, tmp_path, "/tiltyard")
+    with chromium.opened() as browser:
+        seen = browser.new_context(viewport={"width": 400, "height": 900}, color_scheme=scheme).new_page()
+        seen.set_content(shown.decode())
+        assert chromium.serious(seen) == []
+        assert seen.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_a_page_that_was_approved_can_be_drawn_again() -> None:

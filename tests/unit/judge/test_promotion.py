@@ -10,6 +10,7 @@ import pytest
 from tests.unit.conftest import FIRST
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
+from tiltyard.errors import CheckFailed
 from tiltyard.judge import evidence_file, gate, promotion
 from tiltyard.judge.approval import Approval, Subject, faults_of
 from tiltyard.records import Decision, EvidenceRecord, Promotion, PromotionSummary
@@ -472,6 +473,18 @@ def both(judged, as_of):
     return approval(judged, as_of), approval(judged, as_of, approved_by="jonas")
 
 
+def test_a_verdict_that_somebody_wrote_into_the_ledger_promotes_nobody(arena):
+    spec = arena.spec("written_into")
+    as_of = arena.duel(spec, {1: POOR})
+    assert promotion.judge(arena.rails, spec, as_of).verdict != "promote"
+    with arena.rails.ledger.engine.begin() as connection:
+        connection.exec_driver_sql("alter table decision disable trigger user")
+        connection.exec_driver_sql(f"update decision set verdict = 'promote' where model = '{spec.name}'")
+    with pytest.raises(CheckFailed, match=r"is not what was put down: decision .* was changed\. Nothing follows"):
+        promotion.promote(arena.rails, spec, as_of)
+    assert arena.rails.ledger.promotions(spec.name) == []
+
+
 def test_two_people_promote_and_the_ledger_says_who_saw_what(arena, stakes):
     spec, as_of, judged = stakes
     page = arena.rails.settings.reports / judged.page
@@ -557,6 +570,7 @@ def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
     with arena.rails.ledger.engine.begin() as connection:
         from tiltyard.ledger_tables import decision
 
+        connection.exec_driver_sql("alter table decision disable trigger user")
         connection.execute(decision.update().where(decision.c.model == spec.name).values(evidence=forged))
     text = evidence_file.markdown(arena.rails, spec, as_of, 1, "/there")
     assert "<script>" not in text

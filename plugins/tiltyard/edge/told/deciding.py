@@ -17,7 +17,7 @@ from tiltyard.records import Fact, Message, Weight
 from tiltyard.spec import AlertKind, Pages
 
 URGENCY: Final[dict[AlertKind, int]] = {
-    "approve": 0, "operate": 1, "table": 2, "worse": 3, "explain": 4, "quarantined": 5, "failed": 6,
+    "touched": 0, "approve": 0, "operate": 1, "table": 2, "worse": 3, "explain": 4, "quarantined": 5, "failed": 6,
     "undelivered": 7, "refused": 8, "incident": 9, "stopped": 10, "unanswered": 11,
 }  # fmt: skip
 """What is told → its place where not all can come at once."""

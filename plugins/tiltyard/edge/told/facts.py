@@ -23,6 +23,7 @@ NEEDS: Final[dict[AlertKind, str]] = {
     "quarantined": "Mend the file, and run tiltyard replace SOURCE FILE; or mend the contract.",
     "failed": "Look into the failed task, and mend what it names.",
     "stopped": "Look at what was found.",
+    "touched": "Run tiltyard verify, and restore the ledger from a backup; nothing of what it names is promoted.",
     "undelivered": "Mend it there: the next night brings all that is owed, tiltyard deliver MODEL does so at once.",
     "unanswered": "Rows came after their night was scored, or it never was; let it run again.",
 }

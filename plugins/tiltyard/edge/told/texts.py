@@ -21,6 +21,7 @@ WORDS: Final[dict[AlertKind, str]] = {
     "stopped": "stopped by a check",
     "unanswered": "rows without an answer",
     "undelivered": "answers not delivered",
+    "touched": "somebody wrote into the ledger",
 }
 """What is told → in a few words."""
 
