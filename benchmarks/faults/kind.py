@@ -109,6 +109,7 @@ class Place:
         def put() -> int:
             with rails_module.opened(self.at) as rails, rails.ledger.engine.begin() as connection:
                 connection.execute(sa.text(f"create table {kept} as select * from {table} where {where}"))
+                connection.execute(sa.text(f"alter table {table} disable trigger user"))
                 return connection.execute(sa.text(f"update {table} set {change} where {where}")).rowcount
 
         def back() -> None:
@@ -118,6 +119,7 @@ class Place:
                 key = ", ".join(
                     f'"{name}"' for name in sa.inspect(connection).get_pk_constraint(table)["constrained_columns"]
                 )
+                connection.execute(sa.text(f"alter table {table} disable trigger user"))
                 connection.execute(
                     sa.text(f"delete from {table} where ({key}) in (select {key} from {kept}) or ({where})")
                 )

@@ -12,6 +12,7 @@ what stands here; nothing that verifies calls a function of the database's.
 Method: Haber and Stornetta (1991), How to time-stamp a digital document, Journal of Cryptology 3:99-111.
 """
 
+import logging
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,16 +21,20 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from tiltyard import ledger_tables
+from tiltyard import clock, ledger_tables
 from tiltyard.errors import BadInput
 from tiltyard.records.base import Record
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
+
+log = logging.getLogger(__name__)
 
 GUARDED: Final = (
     ledger_tables.version, ledger_tables.decision, ledger_tables.promotion, ledger_tables.watch,
     ledger_tables.operation, ledger_tables.operation_end, ledger_tables.default_task_end,
 )  # fmt: skip
 """The tables that are only added to."""
+UNWATCHED = "ledger_unwatched"
+"""Kind of the event of triggers that were off when the ledger was opened."""
 MOST = 20
 """Faults of a kind and table that are told one by one."""
 _TAKING_BACK = "tiltyard.taking_back"
@@ -119,10 +124,17 @@ class ChainState(Record):
 
 
 def begin(connection: sa.Connection) -> None:
-    """See to the triggers, and, of a ledger that has no entry yet, take its rows as they are."""
+    """See to the triggers, and, of a ledger that has no entry yet, take its rows as they are. That they were off is kept
+    as an event."""
     is_new = not connection.scalar(sa.text("select exists (select 1 from chain)"))
-    if not _faulty_guards(connection):
+    unwatched = _faulty_guards(connection)
+    if not unwatched:
         return
+    if not is_new:
+        tables = [fault.relation for fault in unwatched]
+        log.error("The ledger was not watched: the triggers of %s were off. They are on again.", listed(tables))
+        values = {"kind": UNWATCHED, "model": "", "night": None, "detail": {"tables": tables}}
+        connection.execute(ledger_tables.event.insert().values(**values, recorded_at=clock.now()))
     connection.execute(
         sa.text(
             f"create or replace function tiltyard_chain() returns trigger language plpgsql set timezone = 'UTC' "

@@ -139,6 +139,8 @@ def test_triggers_that_are_off_are_told_and_put_back_by_whoever_opens_the_ledger
     with ledger.engine.begin() as connection:
         chain.begin(connection)
     assert faults(ledger) == []
+    [event] = ledger.events(kind=chain.UNWATCHED)
+    assert event.detail == {"tables": ["version"]}
 
 
 def test_a_night_that_is_taken_back_is_in_the_chain_as_well(ledger: Ledger) -> None:
