@@ -124,8 +124,8 @@ class ChainState(Record):
 
 
 def begin(connection: sa.Connection) -> None:
-    """See to the triggers, and, of a ledger that has no entry yet, take its rows as they are. That they were off is kept
-    as an event."""
+    """See to the triggers, and, of a ledger that has no entry yet, take its rows as they are. That they were off
+    is kept as an event."""
     is_new = not connection.scalar(sa.text("select exists (select 1 from chain)"))
     unwatched = _faulty_guards(connection)
     if not unwatched:
