@@ -142,9 +142,11 @@ class Ledger:
         with self.engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/ledger'))"))
             metadata.create_all(connection)
+            there = set(connection.scalars(sa.text("select indexname from pg_indexes")))
             for table in metadata.sorted_tables:  # of a home from before there was an index
                 for index in table.indexes:
-                    connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
+                    if index.name not in there:  # asked for all the same it would hold up whoever writes, or be held up
+                        connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
             chain.begin(connection)
         _made.add(str(url))
 
