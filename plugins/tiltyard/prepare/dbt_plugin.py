@@ -8,7 +8,9 @@ when a variable of its own has changed, which the stamp does every night.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
+from dbt.adapters.duckdb.credentials import DuckDBCredentials
 from dbt.adapters.duckdb.plugins import BasePlugin
 from duckdb import DuckDBPyConnection
 
@@ -34,7 +36,11 @@ def connecting(settings: Settings, built_at: datetime | None = None) -> Iterator
 class Plugin(BasePlugin):
     """The secrets of the settings in use; those of the environment where a person runs dbt by hand."""
 
+    def update_connection_config(self, creds: DuckDBCredentials, config: dict[str, Any]) -> None:
+        config |= lake.config_of_extensions(map(str, creds.extensions or ()))
+
     def configure_connection(self, conn: DuckDBPyConnection) -> None:
+        lake.lock_extensions(conn)
         lake.create_secrets(conn, _in_use[-1][0] if _in_use else Settings())
 
     def configure_cursor(self, cursor: DuckDBPyConnection) -> None:
