@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +24,8 @@ hypothesis.settings.load_profile("tiltyard")
 
 LONGEST = ("flow/test_publication.py", "e2e/", "flow/test_hindcast.py", "flow/", "dags/")
 """Files, and folders of files, that take longest, below tests/."""
+PARSED = "partial_parse.msgpack"
+"""What dbt calls the file of what it has parsed."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -119,4 +122,22 @@ def business_home(folder: Path, postgres_url: str, models: Path, deliveries: Pat
     """A fresh home with the deliveries in its landing zone and nothing ingested yet."""
     settings = make_settings(folder, postgres_url, models=models, sources=("subscription",), **values)
     shutil.copytree(deliveries, settings.landing / "subscription")
+    know_project(settings, postgres_url)
     return settings
+
+
+def know_project(settings: Settings, postgres_url: str) -> None:
+    """Give a fresh home what dbt keeps of the checkout's project when it has parsed it: dbt then parses only those
+    files of the home's own project that differ."""
+    kept = settings.home / "dbt" / "target" / PARSED
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(_parsed(postgres_url))
+
+
+@cache
+def _parsed(postgres_url: str) -> bytes:
+    from tiltyard.prepare import transform
+
+    with tempfile.TemporaryDirectory(prefix="tiltyard-test-") as folder:
+        transform.parse(make_settings(Path(folder), postgres_url), Path(folder))
+        return (Path(folder) / "target" / PARSED).read_bytes()
