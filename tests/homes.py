@@ -25,19 +25,24 @@ def copied(made: Settings, folder: Path) -> Settings:
         for name, value in made.model_dump(exclude_unset=True).items()
     }
     copy = Settings(**values | {"database_prefix": f"t{uuid.uuid4().hex[:8]}_"})
+    copy_databases(made, copy)
+    return copy
+
+
+def copy_databases(made: Settings, copy: Settings) -> None:
+    """Make those databases of `copy` that are not there yet as they are in `made`."""
     with cursor(made, "postgres") as server:
         server.execute("select datname from pg_database")
         there = {name for (name,) in server.fetchall()}
         for old, new in ((made.database(name), copy.database(name)) for name in DATABASES):
-            if old in there:
+            if old in there and new not in there:
                 # of a template nobody may be in, and the session of the suites stays open
                 server.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [old])
                 names = map(sql.Identifier, (new, old))
-                server.execute(sql.SQL("create database {} template {}").format(*names))
+                server.execute(sql.SQL("create database {} template {} strategy file_copy").format(*names))
     with cursor(copy, copy.database("lake")) as catalogue:
         moved = f"{copy.lake_path.rstrip('/')}/"
         catalogue.execute("update ducklake_metadata set value = %s where key = 'data_path'", [moved])
-    return copy
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,6 +40,8 @@ _SCHEMAS = {"stg": "staging", "spn": "spines", "ftr": "features", "lbl": "labels
 CATALOGUE_SECRET = "tiltyard_catalogue"
 """DuckDB's name of the secret that holds the catalogue's password."""
 EXTENSIONS = ("ducklake", "postgres_scanner", "httpfs")
+_checked: set[str] = set()
+"""The extensions whose signatures DuckDB has checked in this process, and whose code is in it since."""
 ATTEMPTS = 8
 FIRST = "timestamptz '0001-01-01 00:00:00+00'"
 """The first instant that Python can hold: what says that it was known before that, says nothing."""
@@ -88,7 +90,7 @@ class Lake:
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The engine's connection, with the lake attached as `lake`."""
         assert self._catalogue  # started, and made, where it is not there yet
-        connection = duckdb.connect(config={"threads": self.settings.threads})
+        connection = duckdb.connect(config=config(self.settings))
         try:
             # a query of more than two seconds would be drawn on stdout, in the middle of a JSON document
             connection.execute("set enable_progress_bar_print = false")
@@ -286,10 +288,31 @@ def put(
             connection.unregister("_rows")
 
 
+def config(settings: Settings) -> dict[str, Any]:
+    """What a connection is opened with that `configure` then attaches the lake to."""
+    return {"threads": settings.threads, **config_of_extensions(EXTENSIONS)}
+
+
+def config_of_extensions(extensions: Iterable[str]) -> dict[str, Any]:
+    """What a connection is opened with that loads these extensions, and then calls `lock_extensions`.
+
+    DuckDB hashes the whole file of an extension to check its signature, 0.2 s for ours, in every connection. The first
+    one of a process has it do so; the others load what is in the process already.
+    """
+    return {"allow_unsigned_extensions": _checked.issuperset(extensions)}
+
+
+def lock_extensions(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let no further extension into a connection unless DuckDB has checked its signature."""
+    connection.execute("set allow_unsigned_extensions = false")
+
+
 def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_only: bool = False) -> None:
     """Attach the lake as `lake` to any DuckDB connection (dbt and Great Expectations bring their own)."""
     for extension in EXTENSIONS:
         load(connection, extension)
+    lock_extensions(connection)
+    _checked.update(EXTENSIONS)
     connection.execute("set TimeZone = 'UTC'")
     forget_files(connection, settings)
     create_secrets(connection, settings)

@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from tests.conftest import make_settings
+from tests.conftest import know_project, make_settings
 from tiltyard import clock, release
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
@@ -104,6 +104,7 @@ def home(folder: Path, postgres_url: str, business: Path) -> Settings:
         sources=("subscription", "twin"),
     )
     shutil.copytree(business / "landing", settings.landing)
+    know_project(settings, postgres_url)
     return settings
 
 

@@ -251,3 +251,17 @@ def test_a_lake_that_is_opened_by_its_first_read_is_opened_by_nothing_else(setti
     away = Settings(home=settings.home, database_url="postgresql://me@127.0.0.1:1/")
     with Lake(away, at_once=False) as lake, pytest.raises(Unavailable):
         lake.snapshot()
+
+
+def test_an_extension_that_nobody_signed_gets_into_no_lake(rails: Rails, tmp_path: Path) -> None:
+    """Not into the first one of a process, nor into a later one, which has the signatures of ours not checked again."""
+    row = duckdb.execute("select install_path from duckdb_extensions() where extension_name = 'httpfs'").fetchone()
+    assert row is not None
+    written = bytearray(Path(row[0]).read_bytes())
+    written[-1] ^= 1
+    forged = tmp_path / "forged.duckdb_extension"  # of one by a name that is loaded nothing is read
+    forged.write_bytes(written)
+    with Lake(rails.settings) as later:
+        for opened in (rails.lake, later):
+            with pytest.raises(duckdb.IOException, match="signature"):
+                opened.connection.execute(f"load '{forged}'")

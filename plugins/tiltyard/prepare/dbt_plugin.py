@@ -1,14 +1,17 @@
-"""What dbt/profiles.yml names and dbt-duckdb loads: it hands dbt's own connection the lake's passwords and keys, and
-the stamp of the build.
+"""What dbt/profiles.yml names and dbt-duckdb loads: it attaches the lake to dbt's own connection, with its passwords
+and keys, and hands it the stamp of the build.
 
 dbt prints what it cannot read in its profile, so no secret passes through that; and it parses the whole project again
-when a variable of its own has changed, which the stamp does every night.
+when its profile or a variable of its own has changed, as the stamp does every night, and the lake's address from home
+to home.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
+from dbt.adapters.duckdb.credentials import DuckDBCredentials
 from dbt.adapters.duckdb.plugins import BasePlugin
 from duckdb import DuckDBPyConnection
 
@@ -32,10 +35,16 @@ def connecting(settings: Settings, built_at: datetime | None = None) -> Iterator
 
 
 class Plugin(BasePlugin):
-    """The secrets of the settings in use; those of the environment where a person runs dbt by hand."""
+    """The lake of the settings in use; that of the environment where a person runs dbt by hand."""
+
+    def update_connection_config(self, creds: DuckDBCredentials, config: dict[str, Any]) -> None:
+        config |= lake.config_of_extensions(map(str, creds.extensions or ()))
 
     def configure_connection(self, conn: DuckDBPyConnection) -> None:
-        lake.create_secrets(conn, _in_use[-1][0] if _in_use else Settings())
+        lake.lock_extensions(conn)
+        settings = _in_use[-1][0] if _in_use else Settings()
+        lake.create_secrets(conn, settings)
+        conn.execute(lake.attach_sql(settings))
 
     def configure_cursor(self, cursor: DuckDBPyConnection) -> None:
         if _in_use and (built_at := _in_use[-1][1]):

@@ -381,7 +381,8 @@ def _contract_broken(message: str) -> str:
 
 
 def _profile(settings: Settings) -> dict[str, str]:
-    """What dbt/profiles.yml reads from the environment: no secret, for dbt prints what it cannot read."""
+    """What dbt/profiles.yml reads from the environment: no secret, for dbt prints what it cannot read. One of a release
+    from before attaches the lake by its address; by now the plugin does."""
     return {
         "TILTYARD_DBT_LAKE": lake.address(settings),
         "TILTYARD_DBT_DATA": settings.lake_path,

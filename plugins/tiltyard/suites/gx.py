@@ -132,7 +132,7 @@ class Session:
             "lake",
             connection_string="duckdb:///:memory:",
             create_temp_table=False,
-            kwargs={"connect_args": {"config": {"threads": settings.threads}}},
+            kwargs={"connect_args": {"config": lakes.config(settings)}},
         )
         self.engine = self.source.get_execution_engine().engine
         self.engine.dispose()  # GX has connected once already, before the lake could be attached

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_settings
+from tests.conftest import know_project, make_settings
 from tiltyard import rails as rails_module
 from tiltyard.edge import airflow_settings
 from tiltyard.errors import BadInput, CheckFailed
@@ -235,3 +235,12 @@ def test_a_project_that_does_not_parse_says_where(small_project: Settings) -> No
     (small_project.dbt / "models" / "staging" / "stg_fine.sql").write_text("select {{ oh(", encoding="utf-8")
     with rails_module.opened(small_project) as rails, pytest.raises(BadInput, match=r"dbt does not run: .*stg_fine"):
         transform.build(rails, ["shop"], NIGHTS[0])
+
+
+def test_what_dbt_has_parsed_of_a_project_holds_for_every_home(settings: Settings, postgres_url: str) -> None:
+    know_project(settings, postgres_url)
+    transform.invoke(settings, "parse")
+    assert "Unable to do partial parsing" not in (settings.home / "dbt" / "logs" / "dbt.log").read_text()
+    other = settings.model_copy(update={"threads": settings.threads + 1})  # which is in the profile, as the lake was
+    transform.invoke(other, "parse")
+    assert "Unable to do partial parsing" in (settings.home / "dbt" / "logs" / "dbt.log").read_text()
