@@ -19,6 +19,9 @@ from tiltyard.records import Fact, Message, PagePrecision, Sending, Weight
 
 MOST = 200
 """Sendings of one go: the next one takes the rest."""
+AWAY = 3
+"""Failures one after the other from which on an address is left alone until the next go: what waits for a service that
+is away neither holds up nor crowds out what goes elsewhere."""
 PATIENCE = timedelta(days=7)
 """What could not be sent for so long is given up."""
 SHOWN = 2 * PATIENCE
@@ -90,12 +93,14 @@ class Outbox:
     def send(self, post: Callable[[Sending], str | None], now: datetime) -> list[Sending]:
         """Post what waits, the oldest first. `post` returns why it could not, None where it could. What was tried."""
         tried: list[Sending] = []
+        failures: dict[str, int] = {}
         while len(tried) < MOST:
             with self._engine.begin() as connection:
                 waiting = (
                     sa.select(sending)
                     .where(sending.c.sent_at.is_(None), sending.c.created_at > now - PATIENCE)
                     .where(sending.c.id.not_in([entry.id for entry in tried]))
+                    .where(sending.c.to.not_in([to for to, failed in failures.items() if failed >= AWAY]))
                     .order_by(sending.c.id)
                     .limit(1)
                     .with_for_update(skip_locked=True)
@@ -109,6 +114,7 @@ class Outbox:
                 own = sa.update(sending).where(sending.c.id == row["id"])
                 after = connection.execute(own.values(**values).returning(sending)).mappings().one()
                 tried.append(Sending.from_json(dict(after)))
+                failures[row["to"]] = failures.get(row["to"], 0) + 1 if error else 0
         return tried
 
     def standing(self) -> list[Message]:

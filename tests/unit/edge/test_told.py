@@ -1,15 +1,19 @@
 """Somebody hears of it: facts of the board, sent to a hook that listens here, once, and once more when it is over."""
 
 import base64
+import contextlib
 import hmac
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,7 +22,7 @@ import pytest
 
 from tests.conftest import make_settings
 from tests.unit.edge.test_board import NIGHT, done, promoted, published
-from tiltyard import clock
+from tiltyard import clock, outbox
 from tiltyard import rails as rails_module
 from tiltyard.edge import board
 from tiltyard.edge.told import facts, telling, webhook
@@ -387,6 +391,69 @@ def test_a_webhook_that_cannot_be_is_told_in_a_sentence(
     monkeypatch.setenv("OPS_HOOK_SECRET", secret)
     on_default(home)
     assert sentence in telling.tell(home, NOW).unsent["webhook:OPS_HOOK"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://[::", "https://\udcff/", "https://xn--/", f"https://{'a' * 300}.org/", "https://example.org\n/"]
+)
+def test_an_address_that_no_library_reads_costs_the_others_nothing(
+    home: Rails, system: Hook, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("OPS_HOOK", url)
+    told = telling.test(home, "subscriptions", NOW)
+    assert told.sent == 1 and "webhook:OPS_HOOK" in told.unsent, "the desk hears of it"
+    assert url not in str(told)
+
+
+class Slow:
+    """A service that listens on loopback and answers a byte of its headers at a time, without end."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.asked += 1
+                threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
+
+    def answer(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.1)
+
+
+@pytest.mark.parametrize("to", ["webhook:OPS_HOOK", "env:HOOK_OF_PAGER"])
+def test_who_answers_slowly_and_has_hundreds_waiting_holds_nobody_up(
+    home: Rails, system: Hook, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    slow = Slow()
+    monkeypatch.setenv("OPS_HOOK", f"http://127.0.0.1:{slow.listener.getsockname()[1]}/")
+    monkeypatch.setenv("HOOK_OF_PAGER", f"json://127.0.0.1:{slow.listener.getsockname()[1]}/")
+    monkeypatch.setattr(telling, "PATIENCE_S", 0.5)
+    queued = Sending(occasion="begun", owner="x", to=to, title="t", body="{}", created_at=NOW)
+    mine = replace(queued, to="env:HOOK_OF_DESK", title="for the desk")
+    home.ledger.outbox.put([queued] * 300)
+    home.ledger.outbox.put([mine])
+    tried = home.ledger.outbox.send(lambda entry: telling.post(entry, lambda name: None), NOW)
+    slow.listener.close()
+    assert system.titles() == ["for the desk"]
+    assert slow.asked == len(tried) - 1 == outbox.AWAY, "one that is away is left alone until the next look"
+    assert {entry.error for entry in tried if entry.to == to} == {
+        f"{to} had not answered after 0.5 s; it is tried again."
+    }
+
+
+def test_a_redirected_webhook_is_not_followed(home: Rails, system: Hook) -> None:
+    system.status = 307
+    on_default(home)
+    assert "answered 307" in telling.tell(home, NOW).unsent["webhook:OPS_HOOK"]
+    assert not system.raw
 
 
 def test_a_test_reaches_other_systems_as_well(home: Rails, system: Hook) -> None:
