@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock
-from tiltyard.ledger_tables import cost, stored, upserting, worth
+from tiltyard.ledger_tables import WITHDRAWN, cost, event, stage_run, stored, upserting, worth
 from tiltyard.records import Cost, ModelWorth, Stored, Usage
 from tiltyard.stages import StageName
 
@@ -65,9 +65,13 @@ class Accounts:
             return int(connection.scalar(query) or 0)
 
     def newest(self) -> date | None:
-        """The newest night that anything was put down for; None where there is none."""
+        """The newest night that anything was put down for, of those that there are; None where there is none. What a
+        night has cost that was taken back is spent, and the night is the newest of nothing."""
+        newest = sa.select(sa.func.max(cost.c.night))
+        there = sa.select(stage_run.c.night).where(stage_run.c.night == cost.c.night).exists()
+        taken_back = sa.select(event.c.night).where(event.c.kind == WITHDRAWN, event.c.night == cost.c.night).exists()
         with self._engine.connect() as connection:
-            night: date | None = connection.scalar(sa.select(sa.func.max(cost.c.night)))
+            night: date | None = connection.scalar(newest.where(sa.or_(there, ~taken_back)))
         return night
 
     def set_stored(self, found: Sequence[Stored]) -> None:

@@ -1,5 +1,6 @@
 """The portfolio page: for those who are logged in, and nothing outside the reports folder."""
 
+import html
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from tiltyard import ledger_tables
@@ -18,6 +20,7 @@ from tiltyard.edge.board import Asked, Board, MeasuredLoss, ModelRow
 from tiltyard.edge.document import ModelStatus, Realized
 from tiltyard.edge.overview import Entry
 from tiltyard.edge.reports import find_report
+from tiltyard.errors import Unavailable
 from tiltyard.judge.arrival import ArrivalReport, ArrivalShares
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, EstimatedVersion, MeasuredVersion, OpenIncident, ShadowSummary
@@ -91,6 +94,40 @@ def test_a_folder_lists_the_pages_that_opening_draws(logged_in: TestClient, rail
 def test_nothing_outside_the_reports(logged_in: TestClient, view: ModuleType, rails: Rails, path: str) -> None:
     assert logged_in.get(f"/reports/{path}").status_code == 404
     assert find_report(rails.settings.reports, path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/models/sla_breach?night=0001-01-01", 200), ("/models/sla_breach?night=9999-12-31", 200),
+     ("/models/sla_breach?part=drift&night=0001-01-02", 200), ("/models/sla_breach?part=decisions&on=0001-01-01", 200),
+     ("/models/sla_breach?part=nights&until=9999-12-31", 200), ("/models/%00", 404), ("/sources/%00", 404),
+     ("/incidents/%00", 404), ("/incidents/%ED%A0%80", 404), ("/nights/0001-01-01", 404), ("/nights/%00", 404),
+     ("/api/v1/models/sla_breach?night=0001-01-01", 404), ("/api/v1/models/sla_breach/decisions?page=-1", 200),
+     ("/api/v1/models/sla_breach/decisions?page=99999999999999999999", 200), ("/api/v1/incidents/%00", 404),
+     ("/api/v1/models/sla_breach/versions?compare=99999999999999999999", 200), ("/api/v1/nights/9999-12-31", 404)],
+)  # fmt: skip
+def test_an_address_that_nobody_means_is_answered(logged_in: TestClient, path: str, status: int) -> None:
+    assert logged_in.get(path).status_code == status
+
+
+def test_a_page_that_cannot_be_drawn_says_why(logged_in: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is away, or goes away while the page is read, or what it holds cannot be read."""
+    client = TestClient(logged_in.app, raise_server_exceptions=False)
+    for broken, status, says in (
+        (Unavailable("PostgreSQL is away; start it."), 503, "PostgreSQL is away; start it."),
+        (sa.exc.OperationalError("select 1", {}, OSError("<b>secret</b>")), 503, "has gone away; see that PostgreSQL"),
+        (KeyError("secret"), 500, "cannot be read (KeyError); the log"),
+    ):
+
+        def read(*_: object, broken: Exception = broken) -> None:
+            raise broken
+
+        monkeypatch.setattr(overview.boards, "read", read)
+        for path, accept in (("/", "text/html"), ("/api/v1/models", "application/json"), ("/metrics", "*/*")):
+            answer = client.get(path, headers={"accept": accept})
+            assert answer.status_code == status
+            assert says in html.unescape(answer.text) and "secret" not in answer.text
+            assert ('href="/tiltyard/"' in answer.text) == (accept == "text/html"), "with a way back"
 
 
 def test_a_model_without_a_night_says_what_to_do(logged_in: TestClient) -> None:

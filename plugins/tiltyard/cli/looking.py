@@ -90,6 +90,11 @@ def validate(
     for name, why in () if model else project.said.disagreements.items():
         if why not in told:  # of a table that no model names
             refused[name] = BadInput(why)
+    if not model:
+        try:
+            specs.check_portfolio(settings.models)
+        except BadInput as error:
+            refused["portfolio.yaml"] = error
     read = []
     for source in () if model else contracts.sources(settings):
         try:

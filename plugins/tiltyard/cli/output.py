@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from tiltyard.errors import CheckFailed
 from tiltyard.records import Record
+from tiltyard.words import shown
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
@@ -90,8 +91,8 @@ def _fitted(text: str, console: Console) -> str:
 
 
 def plain(text: str) -> str:
-    """`text` with nothing in it that rich takes for markup."""
-    return text.replace("[", "\\[")
+    """`text` with nothing in it that rich takes for markup, or that a terminal obeys."""
+    return shown(text).replace("[", "\\[")
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> None:

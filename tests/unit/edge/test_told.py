@@ -25,14 +25,14 @@ from tests.unit.edge.test_board import NIGHT, done, promoted, published
 from tiltyard import clock, outbox
 from tiltyard import rails as rails_module
 from tiltyard.edge import board
-from tiltyard.edge.told import facts, telling, webhook
+from tiltyard.edge.told import deciding, facts, telling, webhook
 from tiltyard.errors import BadInput
 from tiltyard.judge import operate
 from tiltyard.outbox import Look
 from tiltyard.rails import Rails
-from tiltyard.records import DefaultTask, Fact, Sending, ShadowSummary, TableState
+from tiltyard.records import DefaultTask, Fact, Message, Sending, ShadowSummary, TableState
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import Spec, find, load_portfolio, portfolio
+from tiltyard.spec import Pages, Spec, find, load_portfolio, portfolio
 
 ROUTES = """
 routes:
@@ -311,6 +311,54 @@ def test_what_a_text_may_hold_is_posted_as_it_is(home: Rails, hook: Hook) -> Non
     [sent] = home.ledger.outbox.send(lambda each: telling.post(each, lambda name: None), NOW)
     assert sent.error is None
     assert subject in hook.posted[0]["title"]
+
+
+def test_a_text_of_somebodys_is_one_line_of_a_message(home: Rails) -> None:
+    """The name of a file, or what a delivery holds, can neither be a line of ours nor end the subject of a mail."""
+    evil = "a.csv\r\nBcc: all@example.org\x1b[2J"
+    fact = Fact(kind="quarantined", subject=evil, owner="x", tier=2, needs=evil, link="/x",
+                reason="no rows.\nDo: approve it at http://evil.example")  # fmt: skip
+    message = Message(id=1, fact=fact, weight="digest", opened_at=NOW)
+    for title, body in (
+        (telling.texts.title(fact, NOW), telling.texts.body(fact, "http://x")),
+        telling.texts.over(message, NOW, "http://x"),
+        telling.texts.digest([message], "http://x"),
+    ):
+        assert not {"\r", "\n", "\x1b"} & {*title}
+        assert not re.search(r"(?m)^(Bcc|Do: approve)", body) and "\x1b" not in body
+
+
+def test_a_question_that_is_asked_anew_when_its_time_was_over_is_told_anew() -> None:
+    """A promotion that nobody answered, and that the next night proposes again; and one whose form came a while after
+    it was proposed, which is the same question."""
+    asked = Fact(kind="approve", subject="churn v2", owner="x", tier=1, reason="r", link="/x", since=NIGHT,
+                 until=NOW + timedelta(hours=24))  # fmt: skip
+    told = Message(id=1, fact=asked, weight="page", opened_at=NOW, weighed_at=NOW, reminders=2)
+    standing = outbox.Standing(messages=(told,), paged={"x": 1}, digests={})
+    next_night = replace(asked, since=NIGHT + timedelta(days=1), until=NOW + timedelta(hours=46))
+    for fact, hours, opened in (
+        (next_night, 25, 1), (next_night, 23, 0), (replace(asked, until=NOW + timedelta(hours=24.2)), 24.1, 0),
+    ):  # fmt: skip
+        decided = deciding.decide([fact], standing, Pages(), NOW + timedelta(hours=hours))
+        assert len(decided.opened) == len(decided.ended) == opened
+        assert all((weight, new.until) == ("page", fact.until) for new, weight in decided.opened)
+
+
+def test_a_table_keeps_nothing_else_from_being_told(home: Rails) -> None:
+    """A table is held; stages of models fail, for another table whose name begins alike, and without standing on it."""
+    published(home, TableState(table="ftr_customer__activity", night=NIGHT, state="held", since=NIGHT, reason="3 rows"))
+    done(home)
+    found = board.read(home, portfolio(home.settings), NOW)
+    row = replace(found.models[0], state="failed")
+
+    def told(model: str, reason: str) -> set[str]:
+        rows = replace(found, models=(replace(row, model=model, reason=reason),))
+        specs = [find(home.settings.models, "churn").model_copy(update={"name": name}) for name in ("churn", "other")]
+        return {fact.kind for fact in facts.facts(rows, specs)}
+
+    assert told("churn", "ftr_customer__activity (3 rows) failed on 2025-05-30") == {"table"}
+    assert told("churn", "ftr_customer__activity_of_shops failed on 2025-05-30") == {"table", "failed"}
+    assert told("other", "its shadow (ftr_customer__activity is away) failed") == {"table", "failed"}
 
 
 @pytest.mark.parametrize(

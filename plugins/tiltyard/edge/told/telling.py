@@ -147,7 +147,7 @@ def _in_time(entry: Sending, work: Callable[[], str | None]) -> str | None:
 
     Raises BadInput as `work` does.
     """
-    came: list[str | None | Exception] = []
+    came: list[str | Exception | None] = []
 
     def run() -> None:
         try:
