@@ -1,6 +1,7 @@
 """What nights have cost, in the ledger, what lies there, and what models are worth."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import date
 
 import sqlalchemy as sa
@@ -96,7 +97,12 @@ class Accounts:
                 connection.execute(upserting(worth, rows))
 
     def worths(self, models: Collection[str]) -> list[ModelWorth]:
-        """What was said of these models last, by name."""
+        """What was said of these models last, by name; nothing of one where that cannot be read, as another version may
+        have written it: the next maintenance says it anew."""
         query = sa.select(worth.c.body).where(worth.c.model.in_(sorted(models))).order_by(worth.c.model)
+        found = []
         with self._engine.connect() as connection:
-            return [ModelWorth.from_json(row.body) for row in connection.execute(query)]
+            for row in connection.execute(query):
+                with suppress(ValueError, TypeError):
+                    found.append(ModelWorth.from_json(row.body))
+        return found

@@ -16,7 +16,7 @@ from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import Json, Model, ModelOrAll, ScoredAsOf
 from tiltyard.cli.output import caution, emit, glance, out, print_error, say, table, write_bytes
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, Unavailable
 from tiltyard.settings import Settings
 from tiltyard.words import counted
 
@@ -192,7 +192,10 @@ def _watch(settings: Settings, chosen: Sequence[specs.Spec], every: float) -> No
         while True:
             if out.is_terminal:
                 out.clear()
-            _glance(settings, chosen)
+            try:
+                _glance(settings, chosen)
+            except Unavailable as error:  # it may come back, and whoever watches sees when
+                print_error(str(error))
             say(f"\n{clock.now():%Y-%m-%d %H:%M:%S} UTC, again every {every:g} s; Ctrl-C ends it.")
             time.sleep(every)
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.conftest import make_settings
 from tests.unit.edge.test_board import NIGHT, done, promoted, published
@@ -328,6 +329,16 @@ def test_a_text_of_somebodys_is_one_line_of_a_message(home: Rails) -> None:
         assert not re.search(r"(?m)^(Bcc|Do: approve)", body) and "\x1b" not in body
 
 
+def test_a_message_that_cannot_be_read_keeps_no_other_from_being_told(home: Rails, hook: Hook) -> None:
+    on_default(home)
+    assert telling.tell(home, NOW).sent == 1
+    with home.ledger.engine.begin() as connection:
+        connection.execute(sa.text("update message set fact = '{}'"))
+    assert telling.tell(home, NOW + timedelta(hours=1)).sent == 1, "it is told anew"
+    assert telling.tell(home, NOW + timedelta(hours=2)).sent == 0, "and once"
+    assert len(telling.listing(home, NOW).messages) == 1
+
+
 def test_a_question_that_is_asked_anew_when_its_time_was_over_is_told_anew() -> None:
     """A promotion that nobody answered, and that the next night proposes again; and one whose form came a while after
     it was proposed, which is the same question."""
@@ -342,6 +353,15 @@ def test_a_question_that_is_asked_anew_when_its_time_was_over_is_told_anew() -> 
         decided = deciding.decide([fact], standing, Pages(), NOW + timedelta(hours=hours))
         assert len(decided.opened) == len(decided.ended) == opened
         assert all((weight, new.until) == ("page", fact.until) for new, weight in decided.opened)
+
+
+def test_one_who_is_told_anew_has_the_place_of_the_one_before(home: Rails) -> None:
+    fact = Fact(kind="approve", subject="churn v2", owner="x", tier=1, reason="r", link="/x", since=NIGHT)
+    box = home.ledger.outbox
+    box.look(lambda standing: Look(opened=((fact, "page", ()),)), NOW)
+    [first] = box.standing()
+    box.look(lambda standing: Look(opened=((fact, "page", ()),), ended=(first.id,)), NOW)
+    assert [message.id > first.id for message in box.standing()] == [True]
 
 
 def test_a_table_keeps_nothing_else_from_being_told(home: Rails) -> None:
