@@ -4,6 +4,7 @@ import html
 import importlib.util
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from types import ModuleType
@@ -15,7 +16,7 @@ from fastapi.testclient import TestClient
 
 from tiltyard import ledger_tables
 from tiltyard.answered.report import FallbackReport, OnDefault, TaskReport
-from tiltyard.edge import airflow_settings, overview
+from tiltyard.edge import airflow_settings, overview, reports
 from tiltyard.edge.board import Asked, Board, MeasuredLoss, ModelRow
 from tiltyard.edge.document import ModelStatus, Realized
 from tiltyard.edge.overview import Entry
@@ -75,6 +76,12 @@ def test_reports_are_served_without_power(logged_in: TestClient) -> None:
     assert drift.text == "<h1>drift</h1>"
     assert drift.headers["content-security-policy"].startswith("sandbox allow-scripts;")
     assert "2016-04-02.html" in logged_in.get("/reports/drift/sla_breach").text
+
+
+def test_what_is_there_is_served_while_another_report_is_drawn(logged_in: TestClient) -> None:
+    with reports._turn, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(logged_in.get, "/reports/drift/sla_breach/2016-04-02.html")
+        assert answer.result(timeout=30).text == "<h1>drift</h1>"
 
 
 def test_a_folder_lists_the_pages_that_opening_draws(logged_in: TestClient, rails: Rails) -> None:
