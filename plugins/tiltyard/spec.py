@@ -105,8 +105,12 @@ LabelTable = Annotated[str, StringConstraints(pattern=r"^lbl_[a-z0-9_]{1,58}$")]
 PopularTable = Annotated[str, StringConstraints(pattern=r"^pop_[a-z0-9_]{1,58}$")]
 Role = Literal["champion", "previous", "light"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Money = Annotated[float, Field(ge=0, le=1_000_000_000_000, allow_inf_nan=False)]
-"""What something costs: sums of a year of it are finite numbers still."""
+DEAREST = 1_000_000_000_000
+"""The most that something costs: sums of a year of it are finite numbers still."""
+Money = Annotated[Finite, Field(ge=0, le=DEAREST)]
+"""What something costs."""
+Price = Annotated[Finite, Field(gt=0, le=DEAREST)]
+"""What something costs that is not for nothing."""
 OutputFormat = Literal["csv", "parquet"]
 """How a file of answers is written."""
 if TYPE_CHECKING:
@@ -336,9 +340,7 @@ class GatePolicy(Strict):
     cost: Cost | None = None
     """What right and wrong decisions cost, of a yes or no: the metric `cost` weighs them by it, and what the model is
     worth is told by it (`tiltyard worth`), whatever the metric. None: neither is asked for."""
-    error_cost: Annotated[
-        Annotated[Finite, Field(gt=0, le=1_000_000_000_000)] | None, Field(exclude_if=lambda value: value is None)
-    ] = None
+    error_cost: Annotated[Price | None, Field(exclude_if=lambda value: value is None)] = None
     """What an error costs, by which is told what the model is worth: of a number one unit of it, of classes a likeliest
     class that did not come. A yes or no has `cost`. None: it is not asked for."""
     alpha: Annotated[float, Field(gt=ALPHA[0], lt=ALPHA[1])] = 0.05
