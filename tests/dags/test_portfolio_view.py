@@ -3,6 +3,7 @@
 import html
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from tiltyard import ledger_tables
@@ -66,6 +68,26 @@ def test_without_a_login_there_is_nothing_to_see(view: ModuleType) -> None:
         assert (answer.status_code, answer.headers["location"]) == (303, "/api/v2/auth/login?next=/")
     for accept in ("text/htmlx", "application/json, text/html;q=0"):
         assert client.get("/", headers={"accept": accept}).status_code == 401
+
+
+def test_every_address_asks_who_it_is_and_none_changes_anything(view: ModuleType) -> None:
+    app = view._app()
+    client = TestClient(app, follow_redirects=False)
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    assert len(routes) > 15
+    for route in routes:
+        assert route.methods == {"GET"}, "what is only looked at cannot be forged into doing something"
+        address = re.sub(r"\{[^}]*\}", "inbox", route.path)
+        assert client.get(address).status_code == 401, address
+        assert client.post(address).status_code == 405, address
+
+
+def test_a_reason_without_end_does_not_fill_the_page(view: ModuleType) -> None:
+    """As a library may give it, of forty columns; whole it is on the page of what it is about, and in the JSON."""
+    asked = Asked(kind="quarantined", subject="payment/2025-05-29.csv", reason="a < b. " * 9_000, since=None, link="/x")
+    page = view.board_page(Board(models=(), sources=(), inbox=(asked,) * 12, incidents=(), trainings=0), {})
+    assert page.count("a &lt; b.") >= 12 * 50
+    assert len(page) < 40_000
 
 
 def test_reports_are_served_without_power(logged_in: TestClient) -> None:

@@ -462,7 +462,8 @@ def test_a_webhook_that_cannot_be_is_told_in_a_sentence(
 
 
 @pytest.mark.parametrize(
-    "url", ["https://[::", "https://\udcff/", "https://xn--/", f"https://{'a' * 300}.org/", "https://example.org\n/"]
+    "url",
+    ["https://[::", "https://\udcff/", "https://xn--/", f"https://{'a' * 300}.org/", "https://nowhere.invalid\n/"],
 )
 def test_an_address_that_no_library_reads_costs_the_others_nothing(
     home: Rails, system: Hook, monkeypatch: pytest.MonkeyPatch, url: str
