@@ -99,6 +99,14 @@ def _app() -> "FastAPI":
             return _page(_render("missing.html", sentence=error.detail), 404)
         return Response(str(error.detail), error.status_code, media_type="text/plain")
 
+    @app.exception_handler(Exception)
+    def fail(request: Request, error: Exception) -> Response:
+        """What cannot be shown says so: why, where that is a sentence for people, and else where it is written."""
+        status, sentence = _unable(error)
+        if accepts(request.headers.get("accept", ""), "text/html"):
+            return _page(_render("missing.html", heading="This cannot be shown now", sentence=sentence), status)
+        return Response(sentence, status, media_type="text/plain")
+
     @app.get("/")
     def index(request: Request) -> Response:
         found = overview.glance(settings, paused())
@@ -303,6 +311,19 @@ def _script() -> str:
 
 def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _unable(error: Exception) -> tuple[int, str]:
+    """The status of an answer that cannot be given, and why, as a sentence without what nobody else may read."""
+    from sqlalchemy.exc import OperationalError
+
+    from tiltyard.errors import TiltyardError
+
+    if isinstance(error, TiltyardError):
+        return 503, str(error)
+    if isinstance(error, OperationalError):
+        return 503, "The database of the ledger has gone away; see that PostgreSQL runs, and load the page again."
+    return 500, f"Something of it cannot be read ({type(error).__name__}); the log of the API server says what."
 
 
 def _found(record: "Record | None", missing: str) -> "Response":

@@ -1,13 +1,14 @@
 """What nights have cost, in the ledger, what lies there, and what models are worth."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import date
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock
-from tiltyard.ledger_tables import cost, stored, upserting, worth
+from tiltyard.ledger_tables import WITHDRAWN, cost, event, stage_run, stored, upserting, worth
 from tiltyard.records import Cost, ModelWorth, Stored, Usage
 from tiltyard.stages import StageName
 
@@ -65,11 +66,14 @@ class Accounts:
             return int(connection.scalar(query) or 0)
 
     def newest(self) -> date | None:
-        """The newest night that was worked on; None where there is none. What is done by hand stands under the day on
-        which it is done, which may be years after the nights of a past that is played."""
-        query = sa.select(sa.func.max(cost.c.night)).where(cost.c.stage.in_(WORKED_ON))
+        """The newest night that was worked on, of those that there are; None where there is none. What a night has cost
+        that was taken back is spent, and the night is the newest of nothing; what is done by hand stands under the day
+        on which it is done, which may be years after the nights of a past that is played."""
+        newest = sa.select(sa.func.max(cost.c.night)).where(cost.c.stage.in_(WORKED_ON))
+        there = sa.select(stage_run.c.night).where(stage_run.c.night == cost.c.night).exists()
+        taken_back = sa.select(event.c.night).where(event.c.kind == WITHDRAWN, event.c.night == cost.c.night).exists()
         with self._engine.connect() as connection:
-            night: date | None = connection.scalar(query)
+            night: date | None = connection.scalar(newest.where(sa.or_(there, ~taken_back)))
         return night
 
     def set_stored(self, found: Sequence[Stored]) -> None:
@@ -94,7 +98,12 @@ class Accounts:
                 connection.execute(upserting(worth, rows))
 
     def worths(self, models: Collection[str]) -> list[ModelWorth]:
-        """What was said of these models last, by name."""
+        """What was said of these models last, by name; nothing of one where that cannot be read, as another version may
+        have written it: the next maintenance says it anew."""
         query = sa.select(worth.c.body).where(worth.c.model.in_(sorted(models))).order_by(worth.c.model)
+        found = []
         with self._engine.connect() as connection:
-            return [ModelWorth.from_json(row.body) for row in connection.execute(query)]
+            for row in connection.execute(query):
+                with suppress(ValueError, TypeError):
+                    found.append(ModelWorth.from_json(row.body))
+        return found

@@ -12,10 +12,12 @@ from typing import Final, Literal
 from tiltyard.errors import BadInput
 from tiltyard.records import Operation, OperationAction
 from tiltyard.succession import ChampionChange
-from tiltyard.words import listed
+from tiltyard.words import line, listed, person
 
 CHANGING: Final[frozenset[OperationAction]] = frozenset({"rollback", "pin", "retire", "unretire"})
 """What puts somebody in service."""
+LONGEST: Final = 1_000
+"""So many signs a reason may have."""
 DEFAULT: Final = "default"
 """How the safe default is named where a version may be."""
 Target = int | Literal["default"] | None
@@ -115,6 +117,8 @@ def plan(
     """
     if not reason.strip():
         raise BadInput("Say why, like --reason 'it answers too high for new customers'; it is kept with your name.")
+    if len(reason) > LONGEST:
+        raise BadInput(f"Say why in {LONGEST:,} signs at most; it is shown wherever the model is.")
     if not by.strip():
         raise BadInput("It is not known who asks; set TILTYARD_USER to your name.")
     if known.night is None:
@@ -134,8 +138,8 @@ def plan(
         action=action,
         version=target.version,
         before=known.champion,
-        reason=reason.strip(),
-        requested_by=by.strip(),
+        reason=line(reason),
+        requested_by=line(by),
         source=source,
         requested_at=now,
         until=now + timeout if needs_two else None,
@@ -240,7 +244,7 @@ def _may(known: Known) -> str:
 
 def same(one: str, other: str) -> bool:
     """Whether two names are one person's."""
-    return one.strip().casefold() == other.strip().casefold()
+    return person(one) == person(other)
 
 
 def shown(version: int | None) -> str:

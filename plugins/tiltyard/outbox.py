@@ -5,7 +5,8 @@ time. Each sending is then held by a row lock while it is sent and marked after 
 senders at once only where one of them was killed in between.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,8 +18,13 @@ from tiltyard.errors import BadInput
 from tiltyard.ledger_tables import message, sending, storable
 from tiltyard.records import Fact, Message, PagePrecision, Sending, Weight
 
+log = logging.getLogger(__name__)
+
 MOST = 200
 """Sendings of one go: the next one takes the rest."""
+AWAY = 3
+"""Failures one after the other from which on an address is left alone until the next go: what waits for a service that
+is away neither holds up nor crowds out what goes elsewhere."""
 PATIENCE = timedelta(days=7)
 """What could not be sent for so long is given up."""
 SHOWN = 2 * PATIENCE
@@ -63,7 +69,11 @@ class Outbox:
         """Let `decide` say what follows from what stands, and put that down. One look at a time."""
         with self._engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/outbox'))"))
-            look = decide(_standing(connection, now))
+            standing, unreadable = _standing(connection, now)
+            look = decide(standing)
+            if over := [*look.ended, *unreadable]:  # first: what is told anew has its place
+                ended = sa.update(message).where(message.c.id.in_(over))
+                connection.execute(ended.values(ended_at=now))
             for fact, weight, own in look.opened:
                 row: dict[str, Any] = {"kind": fact.kind, "subject": storable(fact.subject), "owner": fact.owner}
                 row |= {"fact": fact.to_json(), "weight": weight, "weighed_at": None if weight == "waits" else now}
@@ -76,9 +86,6 @@ class Outbox:
             if look.reminded:
                 asked = sa.update(message).where(message.c.id.in_(look.reminded))
                 connection.execute(asked.values(reminders=message.c.reminders + 1))
-            if look.ended:
-                over = sa.update(message).where(message.c.id.in_(look.ended))
-                connection.execute(over.values(ended_at=now))
             _put(connection, look.sendings, None)
         return look
 
@@ -90,12 +97,14 @@ class Outbox:
     def send(self, post: Callable[[Sending], str | None], now: datetime) -> list[Sending]:
         """Post what waits, the oldest first. `post` returns why it could not, None where it could. What was tried."""
         tried: list[Sending] = []
+        failures: dict[str, int] = {}
         while len(tried) < MOST:
             with self._engine.begin() as connection:
                 waiting = (
                     sa.select(sending)
                     .where(sending.c.sent_at.is_(None), sending.c.created_at > now - PATIENCE)
                     .where(sending.c.id.not_in([entry.id for entry in tried]))
+                    .where(sending.c.to.not_in([to for to, failed in failures.items() if failed >= AWAY]))
                     .order_by(sending.c.id)
                     .limit(1)
                     .with_for_update(skip_locked=True)
@@ -109,6 +118,7 @@ class Outbox:
                 own = sa.update(sending).where(sending.c.id == row["id"])
                 after = connection.execute(own.values(**values).returning(sending)).mappings().one()
                 tried.append(Sending.from_json(dict(after)))
+                failures[row["to"]] = failures.get(row["to"], 0) + 1 if error else 0
         return tried
 
     def standing(self) -> list[Message]:
@@ -158,7 +168,20 @@ class Outbox:
     def _messages(self, which: sa.ColumnElement[bool]) -> list[Message]:
         query = sa.select(message).where(which).order_by(message.c.id)
         with self._engine.connect() as connection:
-            return [Message.from_json(dict(row)) for row in connection.execute(query).mappings()]
+            return _readable(connection.execute(query).mappings())[0]
+
+
+def _readable(rows: Iterable[Mapping[Any, Any]]) -> tuple[list[Message], list[int]]:
+    """The messages of rows, and the numbers of those that cannot be read, as another version may have written them:
+    what such a one was about is told anew, and nothing else waits for it."""
+    found, unreadable = [], []
+    for row in rows:
+        try:
+            found.append(Message.from_json(dict(row)))
+        except (ValueError, TypeError):
+            log.exception("Message %s cannot be read.", row["id"])
+            unreadable.append(int(row["id"]))
+    return found, unreadable
 
 
 def _put(connection: sa.Connection, sendings: Sequence[Sending], number: int | None) -> None:
@@ -168,13 +191,16 @@ def _put(connection: sa.Connection, sendings: Sequence[Sending], number: int | N
         connection.execute(sa.insert(sending).values(message=entry.message or number, **values, **text))
 
 
-def _standing(connection: sa.Connection, now: datetime) -> Standing:
+def _standing(connection: sa.Connection, now: datetime) -> tuple[Standing, list[int]]:
+    """What a look starts from, and the numbers of messages that cannot be read."""
     open_ones = sa.select(message).where(message.c.ended_at.is_(None)).order_by(message.c.id)
     lately = message.c.weighed_at > now - timedelta(days=7)
     paged = sa.select(message.c.owner, sa.func.count()).where(message.c.weight == "page", lately)
     digests = sa.select(sending.c.owner, sa.func.max(sending.c.created_at)).where(sending.c.occasion == "digest")
-    return Standing(
-        messages=tuple(Message.from_json(dict(row)) for row in connection.execute(open_ones).mappings()),
+    messages, unreadable = _readable(connection.execute(open_ones).mappings())
+    standing = Standing(
+        messages=tuple(messages),
         paged={str(row[0]): int(row[1]) for row in connection.execute(paged.group_by(message.c.owner))},
         digests={str(row[0]): row[1] for row in connection.execute(digests.group_by(sending.c.owner))},
     )
+    return standing, unreadable

@@ -41,7 +41,7 @@ from tiltyard.clock import EVERY, NIGHT, format_duration, parse_duration
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 from tiltyard.target import Target
-from tiltyard.words import meant
+from tiltyard.words import meant, person
 
 DEEPEST = 100
 """Levels of nesting that a text may have: a few thousand end the process."""
@@ -105,6 +105,12 @@ LabelTable = Annotated[str, StringConstraints(pattern=r"^lbl_[a-z0-9_]{1,58}$")]
 PopularTable = Annotated[str, StringConstraints(pattern=r"^pop_[a-z0-9_]{1,58}$")]
 Role = Literal["champion", "previous", "light"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+DEAREST = 1_000_000_000_000
+"""The most that something costs: sums of a year of it are finite numbers still."""
+Money = Annotated[Finite, Field(ge=0, le=DEAREST)]
+"""What something costs."""
+Price = Annotated[Finite, Field(gt=0, le=DEAREST)]
+"""What something costs that is not for nothing."""
 OutputFormat = Literal["csv", "parquet"]
 """How a file of answers is written."""
 if TYPE_CHECKING:
@@ -309,13 +315,13 @@ class Light(Strict):
 class Cost(Strict):
     """What a decision costs, in any unit. A row is acted on when its score reaches `threshold`."""
 
-    false_positive: Annotated[float, Field(ge=0)]
+    false_positive: Money
     """Cost of acting on a row whose label is no."""
-    false_negative: Annotated[float, Field(ge=0)]
+    false_negative: Money
     """Cost of not acting on a row whose label is yes."""
-    true_positive: Annotated[float, Field(ge=0)] = 0.0
+    true_positive: Money = 0.0
     """Cost of acting on a row whose label is yes."""
-    true_negative: Annotated[float, Field(ge=0)] = 0.0
+    true_negative: Money = 0.0
     """Cost of not acting on a row whose label is no."""
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     """Score from which a row is acted on. None: where acting and not acting cost the same in expectation."""
@@ -334,7 +340,7 @@ class GatePolicy(Strict):
     cost: Cost | None = None
     """What right and wrong decisions cost, of a yes or no: the metric `cost` weighs them by it, and what the model is
     worth is told by it (`tiltyard worth`), whatever the metric. None: neither is asked for."""
-    error_cost: Annotated[Annotated[Finite, Field(gt=0)] | None, Field(exclude_if=lambda value: value is None)] = None
+    error_cost: Annotated[Price | None, Field(exclude_if=lambda value: value is None)] = None
     """What an error costs, by which is told what the model is worth: of a number one unit of it, of classes a likeliest
     class that did not come. A yes or no has `cost`. None: it is not asked for."""
     alpha: Annotated[float, Field(gt=ALPHA[0], lt=ALPHA[1])] = 0.05
@@ -616,7 +622,7 @@ class Approvers(Strict):
     @model_validator(mode="after")
     def _of_somebody(self) -> "Approvers":
         for one in self.delegates:
-            if not any(one.from_.strip().casefold() == name.strip().casefold() for name in self.people):
+            if not any(person(one.from_) == person(name) for name in self.people):
                 raise ValueError(f"'{one.from_}' hands on what is not theirs; name one of people: {list(self.people)}")
         return self
 
@@ -627,9 +633,9 @@ class Approvers(Strict):
     def names(self, day: date, asked_by: Collection[str] = ()) -> tuple[str, ...]:
         """Who may answer on a day, each once: the people, and who stands in for one of them. Neither whoever asked nor
         who would answer in their stead."""
-        own = {name.strip().casefold() for name in asked_by}
-        deputies = (one.to for one in self.on(day) if one.from_.strip().casefold() not in own)
-        found = {name.strip().casefold(): name.strip() for name in (*deputies, *self.people)}
+        own = {person(name) for name in asked_by}
+        deputies = (one.to for one in self.on(day) if person(one.from_) not in own)
+        found = {person(name): name.strip() for name in (*deputies, *self.people)}
         return tuple(name for key, name in found.items() if key not in own)
 
 
@@ -649,11 +655,11 @@ class Prices(Strict):
 
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = "EUR"
     """The unit, which `gate.cost` and `gate.error_cost` of a model whose worth is asked for are in as well."""
-    cpu_hour: Annotated[Finite, Field(ge=0)] = 0.0
+    cpu_hour: Money = 0.0
     """An hour of one core."""
-    gb_hour: Annotated[Finite, Field(ge=0)] = 0.0
+    gb_hour: Money = 0.0
     """A gigabyte of memory for an hour."""
-    gb_month: Annotated[Finite, Field(ge=0)] = 0.0
+    gb_month: Money = 0.0
     """A gigabyte that is stored for a month of 30 nights."""
 
 
@@ -685,12 +691,11 @@ class Portfolio(Strict):
         return tuple(dict.fromkeys(named))
 
     def strangers(self, owners: Collection[str]) -> tuple[str, ...]:
-        """What is said here of owners of whom no model is, a sentence each. It has no effect, so that whoever is meant
-        is misspelled, or has gone."""
+        """What is said here of owners of whom no model is, a sentence each: it has no effect."""
         of_routes = sorted({name for route in self.routes for name in route.owners})
         named = {"approvers": (*self.approvers,), "routes": of_routes}
         return tuple(
-            f"{PORTFOLIO}: {key} names {name}, who owns no model{meant(name, owners)}; it has no effect"
+            f"{PORTFOLIO}: {key} names {name}, who owns no model; it has no effect"
             for key, names in named.items()
             for name in names
             if name not in owners
@@ -860,6 +865,23 @@ def load_portfolio(models: Path | str) -> Portfolio:
         return Portfolio(**{str(key): value for key, value in (content or {}).items()})
     except ValidationError as error:
         raise BadInput(problems(path, node, error)) from None
+
+
+def check_portfolio(models: Path | str) -> None:
+    """Raises BadInput where `models`/portfolio.yaml does not hold, or names an owner that no model has and that is
+    nearly one: whoever misspells an owner of `approvers` lets anybody answer for its models, and a message of a route
+    that is for nobody reaches nobody. One whose last model has gone hinders nothing."""
+    rules = load_portfolio(models)
+    owners = {spec.owner for spec in read_all(models)[0]}
+    named: list[tuple[tuple[str | int, ...], str]] = [(("approvers", name), name) for name in rules.approvers]
+    named += [(("routes", place), name) for place, route in enumerate(rules.routes) for name in route.owners]
+    for where, name in named:
+        alike = [owner for owner in owners if person(owner) == person(name)]
+        nearly = f"; did you mean {alike[0]}" if alike else meant(name, owners)
+        if owners and name not in owners and nearly:
+            path = Path(models) / PORTFOLIO
+            line = line_of(read_yaml(path)[0], where)
+            raise BadInput(f"{path}:{line}: {where[0]}: no model is owned by '{name}'{nearly}?")
 
 
 def folder_of_models(models: Path | str) -> Path:

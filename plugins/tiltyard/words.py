@@ -1,8 +1,12 @@
 """Words that sentences for people are made of. Pure."""
 
 import difflib
+import html
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 NAMED = 5
 """So many of the things that a sentence names are spelled out in it."""
 
@@ -21,6 +25,32 @@ def listed(parts: Sequence[str], between: str = ", ") -> str:
 def ended(sentence: str) -> str:
     """A sentence with the mark at its end: a question mark where its last clause asks what was meant."""
     return sentence + ("?" if sentence.rpartition("; ")[2].startswith("did you mean") else ".")
+
+
+def shown(text: str) -> str:
+    """A text of somebody's with signs in place of what nobody sees and a terminal, a mail or a reader obeys: control
+    characters but for the ends of lines and tabs, halves of characters, and what turns the direction of writing."""
+    return "".join(sign if sign in "\n\t" or not _acts(sign) else "\ufffd" for sign in text)
+
+
+def line(text: str) -> str:
+    """The same on one line, so that nothing of it can pass for another line of what it stands in."""
+    return shown(" ".join(text.split()))
+
+
+def markdown(text: str) -> str:
+    """The same as Markdown that shows it as it is: no link, picture or tag of it acts."""
+    return html.escape(re.sub(r"([\\`*\[\]])", r"\\\1", line(text)), quote=False)
+
+
+def person(name: str | None) -> str:
+    """What two spellings of one person's name have in common: neither case, nor blanks, nor how its letters are encoded
+    make another person."""
+    return unicodedata.normalize("NFKC", " ".join((name or "").split())).casefold()
+
+
+def _acts(sign: str) -> bool:
+    return unicodedata.category(sign) in ("Cc", "Cs") or sign in _TURNING
 
 
 def meant(name: str, names: Iterable[str]) -> str:

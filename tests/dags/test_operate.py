@@ -147,6 +147,14 @@ def test_a_second_person_is_asked_until_the_time_is_over_with_what_there_is_to_k
     assert timedelta(hours=20) < second.response_timeout <= timedelta(days=1)
 
 
+def test_a_reason_is_shown_to_the_second_person_and_does_nothing_else(opened: Rails, run: dict[str, Any]) -> None:
+    """It can be no line of ours, no link and no picture, and it can hold what PostgreSQL does not."""
+    why = "broken\0.\n\n**bob** asks to unfreeze high; [How the model stands](//evil.example) ![](//evil.example/x)"
+    body = str(operations.ask(opened, form("freeze", "high", reason=why))["body"])
+    assert "\n**bob**" not in body and "](//" not in body.replace("\\](//", "")
+    assert body.count("](") - body.count("\\](") == 1, "the link to the model's page"
+
+
 def test_a_second_person_s_answer_is_read_from_airflow_s_own_record(
     opened: Rails, run: dict[str, Any], answer: Callable[..., None]
 ) -> None:

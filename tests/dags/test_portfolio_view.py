@@ -1,23 +1,29 @@
 """The portfolio page: for those who are logged in, and nothing outside the reports folder."""
 
+import html
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from types import ModuleType
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from tiltyard import ledger_tables
 from tiltyard.answered.report import FallbackReport, OnDefault, TaskReport
-from tiltyard.edge import airflow_settings, overview
+from tiltyard.edge import airflow_settings, overview, reports
 from tiltyard.edge.board import Asked, Board, MeasuredLoss, ModelRow
 from tiltyard.edge.document import ModelStatus, Realized
 from tiltyard.edge.overview import Entry
 from tiltyard.edge.reports import find_report
+from tiltyard.errors import Unavailable
 from tiltyard.judge.arrival import ArrivalReport, ArrivalShares
 from tiltyard.rails import Rails
 from tiltyard.records import DataIncident, EstimatedVersion, MeasuredVersion, OpenIncident, ShadowSummary
@@ -64,6 +70,26 @@ def test_without_a_login_there_is_nothing_to_see(view: ModuleType) -> None:
         assert client.get("/", headers={"accept": accept}).status_code == 401
 
 
+def test_every_address_asks_who_it_is_and_none_changes_anything(view: ModuleType) -> None:
+    app = view._app()
+    client = TestClient(app, follow_redirects=False)
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    assert len(routes) > 15
+    for route in routes:
+        assert route.methods == {"GET"}, "what is only looked at cannot be forged into doing something"
+        address = re.sub(r"\{[^}]*\}", "inbox", route.path)
+        assert client.get(address).status_code == 401, address
+        assert client.post(address).status_code == 405, address
+
+
+def test_a_reason_without_end_does_not_fill_the_page(view: ModuleType) -> None:
+    """As a library may give it, of forty columns; whole it is on the page of what it is about, and in the JSON."""
+    asked = Asked(kind="quarantined", subject="payment/2025-05-29.csv", reason="a < b. " * 9_000, since=None, link="/x")
+    page = view.board_page(Board(models=(), sources=(), inbox=(asked,) * 12, incidents=(), trainings=0), {})
+    assert page.count("a &lt; b.") >= 12 * 50
+    assert len(page) < 40_000
+
+
 def test_reports_are_served_without_power(logged_in: TestClient) -> None:
     checks = logged_in.get("/reports/data_docs/")
     assert checks.text == "<h1>checks</h1>"
@@ -72,6 +98,12 @@ def test_reports_are_served_without_power(logged_in: TestClient) -> None:
     assert drift.text == "<h1>drift</h1>"
     assert drift.headers["content-security-policy"].startswith("sandbox allow-scripts;")
     assert "2016-04-02.html" in logged_in.get("/reports/drift/sla_breach").text
+
+
+def test_what_is_there_is_served_while_another_report_is_drawn(logged_in: TestClient) -> None:
+    with reports._turn, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(logged_in.get, "/reports/drift/sla_breach/2016-04-02.html")
+        assert answer.result(timeout=30).text == "<h1>drift</h1>"
 
 
 def test_a_folder_lists_the_pages_that_opening_draws(logged_in: TestClient, rails: Rails) -> None:
@@ -91,6 +123,40 @@ def test_a_folder_lists_the_pages_that_opening_draws(logged_in: TestClient, rail
 def test_nothing_outside_the_reports(logged_in: TestClient, view: ModuleType, rails: Rails, path: str) -> None:
     assert logged_in.get(f"/reports/{path}").status_code == 404
     assert find_report(rails.settings.reports, path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/models/sla_breach?night=0001-01-01", 200), ("/models/sla_breach?night=9999-12-31", 200),
+     ("/models/sla_breach?part=drift&night=0001-01-02", 200), ("/models/sla_breach?part=decisions&on=0001-01-01", 200),
+     ("/models/sla_breach?part=nights&until=9999-12-31", 200), ("/models/%00", 404), ("/sources/%00", 404),
+     ("/incidents/%00", 404), ("/incidents/%ED%A0%80", 404), ("/nights/0001-01-01", 404), ("/nights/%00", 404),
+     ("/api/v1/models/sla_breach?night=0001-01-01", 404), ("/api/v1/models/sla_breach/decisions?page=-1", 200),
+     ("/api/v1/models/sla_breach/decisions?page=99999999999999999999", 200), ("/api/v1/incidents/%00", 404),
+     ("/api/v1/models/sla_breach/versions?compare=99999999999999999999", 200), ("/api/v1/nights/9999-12-31", 404)],
+)  # fmt: skip
+def test_an_address_that_nobody_means_is_answered(logged_in: TestClient, path: str, status: int) -> None:
+    assert logged_in.get(path).status_code == status
+
+
+def test_a_page_that_cannot_be_drawn_says_why(logged_in: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is away, or goes away while the page is read, or what it holds cannot be read."""
+    client = TestClient(logged_in.app, raise_server_exceptions=False)
+    for broken, status, says in (
+        (Unavailable("PostgreSQL is away; start it."), 503, "PostgreSQL is away; start it."),
+        (sa.exc.OperationalError("select 1", {}, OSError("<b>secret</b>")), 503, "has gone away; see that PostgreSQL"),
+        (KeyError("secret"), 500, "cannot be read (KeyError); the log"),
+    ):
+
+        def read(*_: object, broken: Exception = broken) -> None:
+            raise broken
+
+        monkeypatch.setattr(overview.boards, "read", read)
+        for path, accept in (("/", "text/html"), ("/api/v1/models", "application/json"), ("/metrics", "*/*")):
+            answer = client.get(path, headers={"accept": accept})
+            assert answer.status_code == status
+            assert says in html.unescape(answer.text) and "secret" not in answer.text
+            assert ('href="/tiltyard/"' in answer.text) == (accept == "text/html"), "with a way back"
 
 
 def test_a_model_without_a_night_says_what_to_do(logged_in: TestClient) -> None:

@@ -113,6 +113,30 @@ def test_what_never_landed_is_put_back_and_lands(rails: Rails, tmp_path: Path) -
     assert ingest.quarantined(rails, "shop", as_of.date()) == ()
 
 
+@pytest.mark.parametrize("place", ["quarantine", "landing"])
+def test_whoever_is_killed_before_the_rows_are_in_gives_the_same_file_again(
+    rails: Rails, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The mended file lies where the wrong one was put, or in the landing zone itself."""
+    folder = {"quarantine": rails.settings.quarantine, "landing": rails.settings.landing}[place] / "shop" / "sale"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = mended(folder, *GOOD)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(rails.lake, "commit", killed)
+        replacing.replace(rails, "shop", path, by="ann", reason=WHY)
+    assert rows(rails, "raw.sale") == ["sale-0", "sale-1"]
+    assert replacing.replace(rails, "shop", path, by="ann", reason=WHY).rows == 3
+    assert rows(rails, "raw.sale") == ["sale-0", "sale-1", "sale-2"]
+    assert not [*rails.settings.quarantine.glob("shop/sale/2025-03-04.csv*")]
+
+
 def test_what_cannot_be_taken_changes_nothing(rails: Rails, tmp_path: Path) -> None:
     def refused(path: Path, why: str, **named: object) -> None:
         before = rows(rails, "raw.sale")

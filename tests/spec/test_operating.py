@@ -204,6 +204,17 @@ def test_a_second_word_that_does_not_count(by: str, people: tuple[str, ...] | No
     assert sentence in str(refused.value)
 
 
+def test_one_person_is_one_in_another_encoding_and_a_reason_is_a_line() -> None:
+    about = known(tier=1)
+    made = ask(about, "freeze", reason="why\n**bob** did\x1b[2J", by="Ren\u00e9e")
+    assert isinstance(made, Operation)
+    assert made.reason == "why **bob** did\ufffd[2J"
+    with pytest.raises(BadInput, match="cannot confirm it"):
+        operating.confirmed(about, replace(made, id=7), "RENE\u0301E", None, NOW)
+    with pytest.raises(BadInput, match="1,000 signs at most"):
+        ask(about, "freeze", reason="x" * 1_001)
+
+
 def test_what_was_asked_for_under_another_champion_is_asked_anew() -> None:
     made = ask(replace(known(), tier=1), "rollback")
     assert isinstance(made, Operation)

@@ -3,7 +3,7 @@
 from datetime import date
 
 from tiltyard.rails import Rails
-from tiltyard.records import Cost, Gain, ModelWorth, Stored, Usage
+from tiltyard.records import Cost, Gain, ModelWorth, ShadowSummary, Stored, Usage
 
 FIRST, SECOND = date(2024, 3, 2), date(2024, 3, 3)
 
@@ -35,6 +35,20 @@ def test_only_the_nights_that_are_asked_for_count(rails: Rails) -> None:
     assert accounts.nights(date(2024, 3, 1), SECOND) == 2, "an audit that catches up makes no night"
     accounts.add([Cost(stage="operate", name="", night=date(2026, 3, 1), usage=Usage(cpu_s=1.0))])
     assert accounts.newest() == SECOND, "what is done by hand years later moves no window"
+
+
+def test_what_is_told_lately_is_not_told_of_a_mistyped_year(rails: Rails) -> None:
+    """What it has cost is spent; once it is taken back it is not the newest night any more, until it is done again."""
+    mistyped = date(2031, 3, 3)
+    accounts = rails.ledger.accounts
+    accounts.add([ant(FIRST, 1.0), ant(mistyped, 2.0)])
+    rails.ledger.record_stage("ant", mistyped, "done", ShadowSummary())
+    assert accounts.newest() == mistyped
+    rails.ledger.withdraw(mistyped, ["ant"], [], [], whole=False, detail={"by": "ann", "reason": "the year"})
+    assert accounts.newest() == FIRST
+    assert [entry.usage.cpu_s for entry in accounts.costs(mistyped, mistyped)] == [2.0]
+    rails.ledger.record_stage("ant", mistyped, "done", ShadowSummary())
+    assert accounts.newest() == mistyped
 
 
 def test_what_lies_there_is_what_was_measured_last(rails: Rails) -> None:

@@ -1,11 +1,15 @@
-"""Every model of the portfolio against the dbt project: its tables, and its exposure."""
+"""Every model against the dbt project: its tables, and its exposure; and the owners whom the rules name."""
+
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
+from tiltyard.errors import BadInput
 from tiltyard.prepare import project
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import Spec, load_all
+from tiltyard.spec import Spec, check_portfolio, load_all
 
 SPECS = load_all(ROOT / "models")
 
@@ -31,3 +35,24 @@ def test_every_model_is_an_exposure_of_the_tables_that_it_reads() -> None:
         for spec in SPECS
     }
     assert read == named
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("approvers: {subscription: {people: [ann]}}", "4: approvers: .*'subscription'; did you mean subscriptions?"),
+        ("approvers: {Subscriptions: {people: [ann]}}", "4: approvers: .*did you mean subscriptions?"),
+        ("routes: [{to: [env:A]}, {owners: [subscriptionz], to: [env:B]}]", "4: routes: .*did you mean subscriptions?"),
+        ("approvers: {who-has-left: {people: [ann]}}", None),
+        ("approvers: {subscriptions: {people: [ann]}}", None),
+    ],
+)
+def test_an_owner_that_is_misspelled_lets_nobody_else_answer(tmp_path: Path, rule: str, says: str | None) -> None:
+    (tmp_path / "churn").mkdir()
+    shutil.copy(ROOT / "models" / "churn" / "spec.yaml", tmp_path / "churn")
+    (tmp_path / "portfolio.yaml").write_text(f"# rules\n\n\n{rule}\n")
+    if says is None:
+        check_portfolio(tmp_path)
+    else:
+        with pytest.raises(BadInput, match=says):
+            check_portfolio(tmp_path)

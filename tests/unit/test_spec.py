@@ -123,6 +123,9 @@ def test_a_feature_view_is_keyed_by_its_entity() -> None:
         (", cost: {false_positive: 1, false_negative: 2, true_negative: 2}", "is it swapped"),
         (", cost: {false_positive: 1, false_negative: 2, true_positive: 2, true_negative: 1}", "is it swapped"),
         (", cost: {false_positive: -1, false_negative: 2}", "greater than or equal to 0"),
+        (", cost: {false_positive: .inf, false_negative: 2}", "finite number"),
+        (", cost: {false_positive: 1.0e+308, false_negative: 2}", "less than or equal to 1000000000000"),
+        (", cost: {false_positive: .nan, false_negative: 2}", "greater than or equal to 0|finite number"),
     ],
 )
 def test_a_cost_matrix_that_prices_no_decision_is_refused(tmp_path: Path, cost: str, words: str) -> None:

@@ -1,6 +1,6 @@
 """Sentences for people: their nouns, and the mark at their end."""
 
-from tiltyard.words import counted, ended, meant
+from tiltyard.words import counted, ended, line, markdown, meant, person, shown
 
 
 def test_one_is_no_plural() -> None:
@@ -16,3 +16,17 @@ def test_a_question_ends_as_one() -> None:
 def test_the_nearest_name_is_offered_and_none_that_is_far() -> None:
     assert meant("shadw", ("shadow", "drift")) == "; did you mean shadow"
     assert meant("xyz", ("shadow", "drift")) == ""
+
+
+def test_nothing_in_a_text_of_somebodys_is_obeyed() -> None:
+    assert shown("a\tb\n\x1b[2J\x07\x00\u202egnp.exe") == "a\tb\n\ufffd[2J\ufffd\ufffd\ufffdgnp.exe"
+    assert shown("Über 👩\u200d🔧 naïve 日本") == "Über 👩\u200d🔧 naïve 日本", "what people write stays as it is"
+    assert shown("cut off: \udcff").encode(), "a half of a character has no bytes"
+    assert line("fine.\r\nDo: nothing\u2028 \x0b at  all") == "fine. Do: nothing at all"
+    assert markdown("![x](//e) [a](b) <b> `c`\n# *d*") == "!\\[x\\](//e) \\[a\\](b) &lt;b&gt; \\`c\\` # \\*d\\*"
+
+
+def test_one_person_is_one_however_the_name_is_spelled() -> None:
+    spellings = ("José Núñez", " JOSÉ  NÚÑEZ", "Jose\u0301 Nu\u0301n\u0303ez", "josé\u00a0núñez")
+    assert len({person(name) for name in spellings}) == 1
+    assert person("jose") != person("josé") and person(None) == ""

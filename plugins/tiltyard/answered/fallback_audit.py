@@ -31,6 +31,7 @@ from tiltyard.records import DefaultTask, Explanation, FallbackAuditSummary
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.tables import PREDICTION, REQUEST, TIER_SHARE
+from tiltyard.words import markdown
 
 STAGE: StageName = "fallback_audit"
 AGAIN = timedelta(days=7)
@@ -233,11 +234,13 @@ def question(rails: Rails, spec: Spec) -> TaskForm | None:
     facts, newest = DefaultFacts.from_json(task.facts), _newest(rails, spec.name) or task.opened
     refusals = [event for event in rails.ledger.events(spec.name, REFUSED) if event.night == task.opened]
     reasons = "\n".join(f"- {reason}: {share:.0%}" for reason, share in facts.reasons.items())
+    wrong = [f"**Your last answer does not count.** {markdown(str(event.detail['sentence']))}" for event in refusals]
     lines = [
-        *([f"**Your last answer does not count.** {refusals[-1].detail['sentence']}", ""] if refusals else []),
-        f"Of the answers of **{spec.name}** (owner {spec.owner}, tier {spec.tier}) on the night of {task.opened}, "
-        f"**{facts.share:.0%}** were its safe default, {spec.target.default_told(spec.fallback.safe_default)}, and so "
-        f"on every night with answers since that of {task.since}. It may be there for "
+        *([wrong[-1], ""] if wrong else []),
+        f"Of the answers of **{spec.name}** (owner {markdown(spec.owner)}, tier {spec.tier}) on the night of "
+        f"{task.opened}, **{facts.share:.0%}** were its safe default, "
+        f"{spec.target.default_told(spec.fallback.safe_default)}, and so on every night with answers since "
+        f"that of {task.since}. It may be there for "
         f"{clock.format_duration(spec.fallback.audit_after)} before somebody says why.",
         "",
         *(["It has **never had a champion**: no version was ever promoted.", ""] if facts.never_promoted else []),
@@ -399,6 +402,6 @@ def _ran_out(rails: Rails, model: str, opened: date) -> str:
     tasks = rails.ledger.default_tasks(model)
     answer = next(task.explanation for task in tasks if task.opened == opened and task.explanation)
     return (
-        f"The last answer has run out: {answer.answered_by} said until {answer.until}, owner {answer.owner}: "
-        f"{answer.cause}"
+        f"The last answer has run out: {markdown(answer.answered_by)} said until {answer.until}, owner "
+        f"{markdown(answer.owner)}: {markdown(answer.cause)}"
     )

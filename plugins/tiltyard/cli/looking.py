@@ -16,7 +16,7 @@ from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import Json, Model, ModelOrAll, ScoredAsOf
 from tiltyard.cli.output import caution, emit, glance, out, print_error, say, table, write_bytes
-from tiltyard.errors import BadInput
+from tiltyard.errors import BadInput, Unavailable
 from tiltyard.settings import Settings
 from tiltyard.words import counted
 
@@ -90,6 +90,11 @@ def validate(
     for name, why in () if model else project.said.disagreements.items():
         if why not in told:  # of a table that no model names
             refused[name] = BadInput(why)
+    if not model:
+        try:
+            specs.check_portfolio(settings.models)
+        except BadInput as error:
+            refused["portfolio.yaml"] = error
     read = []
     for source in () if model else contracts.sources(settings):
         try:
@@ -99,6 +104,7 @@ def validate(
             refused[source] = error
     try:
         common = specs.load_portfolio(settings.models)
+        specs.check_portfolio(settings.models)
     except BadInput as error:
         common, refused[specs.PORTFOLIO] = specs.Portfolio(), error
     strangers = () if model else common.strangers({spec.owner for spec in specs.read_all(settings.models)[0]})
@@ -198,7 +204,10 @@ def _watch(settings: Settings, chosen: Sequence[specs.Spec], every: float) -> No
         while True:
             if out.is_terminal:
                 out.clear()
-            _glance(settings, chosen)
+            try:
+                _glance(settings, chosen)
+            except Unavailable as error:  # it may come back, and whoever watches sees when
+                print_error(str(error))
             say(f"\n{clock.now():%Y-%m-%d %H:%M:%S} UTC, again every {every:g} s; Ctrl-C ends it.")
             time.sleep(every)
     except KeyboardInterrupt:

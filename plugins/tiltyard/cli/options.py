@@ -14,6 +14,7 @@ from tiltyard import spec as specs
 from tiltyard.cli.output import print_error
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
+from tiltyard.words import line
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
@@ -115,7 +116,7 @@ def opened(*, sources: Sequence[str] = ()) -> Iterator["Rails"]:
 
 def user() -> str:
     """Who sits here, for the ledger: TILTYARD_USER, or else the login on this machine."""
-    return os.environ.get("TILTYARD_USER") or getpass.getuser()
+    return line(os.environ.get("TILTYARD_USER") or getpass.getuser())
 
 
 def duration(option: str, text: str) -> timedelta:

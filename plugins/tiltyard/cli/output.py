@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from tiltyard.errors import CheckFailed
 from tiltyard.records import Record
+from tiltyard.words import shown
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # a pipe has no edge to cut tables at
 err = Console(stderr=True, highlight=False)
@@ -90,8 +91,8 @@ def _fitted(text: str, console: Console) -> str:
 
 
 def plain(text: str) -> str:
-    """`text` with nothing in it that rich takes for markup."""
-    return text.replace("[", "\\[")
+    """`text` with nothing in it that rich takes for markup, or that a terminal obeys."""
+    return shown(text).replace("[", "\\[")
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> None:
@@ -116,8 +117,17 @@ def table(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def glance(rows: Iterable[Mapping[str, str]]) -> None:
-    """Print rows whose last field is a sentence: it is cut at the edge of the terminal, and no other is ever broken."""
+    """Print rows whose last field is a sentence: it is cut at the edge of the terminal, and no other is ever broken.
+    Where the others alone are too wide for the terminal, one line a field, so that none of them is left out."""
+    from rich.cells import cell_len
     from rich.table import Table
+
+    rows = list(rows)
+    widths = [max(map(cell_len, (name, *(row[name] for row in rows)))) for name in [*rows[0]][:-1]] if rows else []
+    if sum(widths) + len(widths) >= out.width:
+        for row in rows:
+            _print_fields(row)
+        return
 
     grid = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     for place, row in enumerate(rows):

@@ -256,9 +256,9 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         now=now,
         anchors=anchors,
         of_source=of_source,
-        shadow=_runs(ledger, ShadowSummary, lately, problems),
-        drift=_runs(ledger, DriftSummary, attempted["drift"], problems),
-        promotion=_runs(ledger, PromotionSummary, attempted["promotion"], problems),
+        shadow=runs(ledger, ShadowSummary, lately, problems),
+        drift=runs(ledger, DriftSummary, attempted["drift"], problems),
+        promotion=runs(ledger, PromotionSummary, attempted["promotion"], problems),
         losses=ledger.chronicle.losses(drawn),
         changes=ledger.changes_of(names),
         challengers={
@@ -267,7 +267,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         },
         ends=_ends(rails, specs, anchors, of_source),
         states={state.table: state for state in ledger.table_states()},
-        tasks={task.model: task for task in ledger.default_tasks() if task.is_open},
+        tasks={task.model: task for task in _tasks(ledger, names, problems) if task.is_open},
         forms=_FormsOnce(rails.settings),
         bills={bill.name: bill for bill in costs.bills if bill.cpu_s},
         incidents=tuple(standing.incidents(rails)),
@@ -284,7 +284,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
     )
 
 
-def _runs(
+def runs(
     ledger: Ledger, kind: type[SummaryT], since: Mapping[str, date], problems: dict[str, str]
 ) -> dict[str, list[StageRun[SummaryT]]]:
     """Model → how a stage went since a night, in one query; where a record cannot be read, which then is its model's
@@ -292,14 +292,29 @@ def _runs(
     try:
         return ledger.runs_since(kind, since)
     except ValueError:
-        runs: dict[str, list[StageRun[SummaryT]]] = {}
+        found: dict[str, list[StageRun[SummaryT]]] = {}
         for model, night in since.items():
             try:
-                runs |= ledger.runs_since(kind, {model: night})
+                found |= ledger.runs_since(kind, {model: night})
             except ValueError:
                 log.exception("The records of %s of %s cannot be read.", kind.stage, model)
                 problems[model] = f"what the ledger says of its {kind.stage} cannot be read; the log says why"
-        return runs
+        return found
+
+
+def _tasks(ledger: Ledger, models: Sequence[str], problems: dict[str, str]) -> list[DefaultTask]:
+    """What persons were asked; where that of one model cannot be read, which is its own problem, of the others."""
+    try:
+        return ledger.default_tasks()
+    except ValueError:
+        tasks: list[DefaultTask] = []
+        for model in models:
+            try:
+                tasks += ledger.default_tasks(model)
+            except ValueError:
+                log.exception("What was asked of %s, or answered, cannot be read.", model)
+                problems[model] = "what the ledger says of its safe default cannot be read; the log says why"
+        return tasks
 
 
 def _proposals(ledger: Ledger, specs: Sequence[Spec], now: datetime) -> dict[str, Decision]:

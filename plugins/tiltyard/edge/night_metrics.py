@@ -1,6 +1,7 @@
 """What Prometheus is told of the nights: the portfolio at a glance, as gauges. It is read when the page is asked for,
 from the same ledger; nothing is counted between two looks."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -10,10 +11,13 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from tiltyard import clock
+from tiltyard.edge import board as boards
 from tiltyard.edge.board import STATES, Board
 from tiltyard.rails import Rails
 from tiltyard.records import ChallengerDecision, Cost, GovernorSummary, PromotionSummary, TableState
 from tiltyard.spec import Spec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +37,15 @@ class Beside:
 def beside(rails: Rails, specs: Sequence[Spec]) -> Beside:
     """What the ledger says beside the page, in as many queries for a hundred models as for one."""
     ledger = rails.ledger
-    newest = ledger.last_stage_run(GovernorSummary)
+    try:
+        newest = ledger.last_stage_run(GovernorSummary)
+    except ValueError:
+        log.exception("The governor's newest record cannot be read.")
+        newest = None
     actions = [action.decision for action in newest.summary.actions.values()] if newest else []
-    judged = ledger.runs_since(PromotionSummary, ledger.newest_attempts("promotion", [spec.name for spec in specs]))
+    judged = boards.runs(
+        ledger, PromotionSummary, ledger.newest_attempts("promotion", [spec.name for spec in specs]), {}
+    )
     night = ledger.accounts.newest()
     return Beside(
         tables=ledger.table_states(),

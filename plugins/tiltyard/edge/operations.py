@@ -11,6 +11,7 @@ from tiltyard.edge.approvals import CONFIRM, conditions, said
 from tiltyard.errors import BadInput
 from tiltyard.records import Instant, JsonObject, Operation, Record
 from tiltyard.spec import find, load_portfolio
+from tiltyard.words import markdown
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
@@ -64,8 +65,9 @@ def _waiting(rails: "Rails", one: Operation, sentence: str, owner: str) -> Asked
     may = load_portfolio(rails.settings.models).may_answer(owner, clock.now().date(), (one.requested_by,))
     body = [
         conditions(one.until, may, ()),
-        f"**{one.requested_by}** asks to {operating.what(one)}; in service now: {operating.shown(one.before)}.",
-        f"Why: {one.reason}",
+        f"**{markdown(one.requested_by)}** asks to {operating.what(one)}; in service now: "
+        f"{operating.shown(one.before)}.",
+        f"Why: {markdown(one.reason)}",
         f"[How the model stands](/tiltyard/models/{one.model}). From a terminal: "
         f"`tiltyard operations approve {one.id}`.",
     ]

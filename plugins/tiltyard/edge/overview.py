@@ -40,6 +40,7 @@ from tiltyard.edge.reports import find_report
 from tiltyard.edge.source_page import SourcePage
 from tiltyard.edge.timeline import InService, Timeline
 from tiltyard.errors import TiltyardError
+from tiltyard.ledger_tables import storable
 from tiltyard.rails import Rails
 from tiltyard.records import DriftSummary, StageRun
 from tiltyard.settings import Settings
@@ -55,6 +56,8 @@ NIGHTS = 28
 """Nights a page of them."""
 ALARMS = 30
 """Nights of drift that are shown."""
+FIRST_YEAR, LAST_YEAR = 1900, 2999
+"""Years within which days are looked at: beyond them no night is, and before and after some there is no day."""
 Part = Literal["now", "decisions", "versions", "drift", "data", "nights", "card"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 """The parts of a model's page, in their order."""
@@ -86,10 +89,9 @@ class ModelQuery:
         wrong = None
         for name in ("night", "on", "until"):
             text = values.get(name, "").strip()[:40]
-            try:
-                dates[name] = date.fromisoformat(text) if text else None
-            except ValueError:
-                dates[name], wrong = None, f"'{text}' is no day; write it like 2025-05-30."
+            dates[name] = _day(text)
+            if text and dates[name] is None:
+                wrong = f"'{text}' is no day; write it like 2025-05-30."
         return cls(
             part=next((known for known in PARTS if known == part), "now"),
             page=int(page) if page.isdecimal() and 0 < len(page) < 5 and int(page) else 1,
@@ -277,6 +279,8 @@ def source(settings: Settings, name: str) -> SourcePage | None:
 
 def incident(settings: Settings, node: str) -> IncidentPage | None:
     """What there is to see of an incident's node; None where none is known."""
+    if storable(node) != node:
+        return None
     with rails_module.opened(release.in_force(settings), lake_at_once=False) as rails:
         return incident_page.read(rails, node)
 
@@ -289,13 +293,20 @@ def incidents(settings: Settings) -> Incidents:
 
 def night(settings: Settings, text: str) -> NightPage | None:
     """What there is to see of a night; None for what is no night, or one on which nothing was done."""
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
+    if (day := _day(text)) is None:
         return None
     settings = release.in_force(settings)
     with rails_module.opened(settings, lake_at_once=False) as rails:
         return night_page.read(rails, portfolio(settings), day)
+
+
+def _day(text: str) -> date | None:
+    """The day that somebody writes into an address; None for what is none, or lies where no data can be."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return day if FIRST_YEAR <= day.year <= LAST_YEAR else None
 
 
 def _of_model(settings: Settings, name: str, read: Callable[[Rails, Spec], T]) -> T | None:

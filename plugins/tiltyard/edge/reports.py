@@ -43,9 +43,10 @@ _turn = Lock()
 def opened(settings: Settings, path: str) -> Path | None:
     """The file (or folder without an index.html) at `path`, drawn now where it is missing or its data is newer; None
     for all that is not there, cannot be drawn, or lies elsewhere."""
-    with _turn:
-        if drawing := _drawing(settings, path):
-            _draw(settings, drawing)
+    if _drawing(settings, path):  # what is there already waits for nobody's drawing
+        with _turn:
+            if drawing := _drawing(settings, path):
+                _draw(settings, drawing)
     return find_report(settings.reports, path)
 
 

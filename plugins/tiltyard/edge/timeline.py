@@ -18,6 +18,8 @@ from tiltyard.words import listed
 
 PAGE = 30
 """Moments a page."""
+PAGES = 10_000
+"""So many pages nobody has."""
 TRAININGS = timedelta(days=365)
 """How far back trainings without a version are told."""
 TOLD_OTHERWISE: Final = (*delivery.ROUTINE, "rolled_back", DONE)
@@ -125,7 +127,7 @@ def in_service(rails: Rails, model: str, day: date) -> InService:
 
 def read(rails: Rails, spec: Spec, page: int = 1) -> Timeline:
     """A page of what was decided about a model. One that is none is the first."""
-    page = max(1, page)
+    page = page if 1 <= page < PAGES else 1
     most = page * PAGE + 1
     moments = [
         *_versions(rails, spec),

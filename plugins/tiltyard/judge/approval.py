@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from tiltyard.records import JsonObject
 from tiltyard.spec import Approvers, Spec
+from tiltyard.words import person
 
 APPROVE = "Approve"
 HINDCAST_SOURCE = "hindcast:auto"
@@ -86,7 +87,7 @@ def faults_of_all(
     faults = list(dict.fromkeys(found))
     if all(approval.source == HINDCAST_SOURCE for approval in approvals):
         return faults
-    people = Counter(name for approval in approvals if (name := _person(approval.approved_by)))
+    people = Counter(name for approval in approvals if (name := person(approval.approved_by)))
     faults += [f"'{name}' has approved twice, which is once" for name in sorted(people) if people[name] > 1]
     needed = spec.gate.approvals if spec.tier == 1 else 1
     if not faults and len(people) < needed:
@@ -101,7 +102,7 @@ def faults_of(approval: Approval, subject: Subject, trained_by: str, approvers: 
     model's owner; None: anybody else.
     """
     faults = []
-    approver, is_assumed = _person(approval.approved_by), approval.source == HINDCAST_SOURCE
+    approver, is_assumed = person(approval.approved_by), approval.source == HINDCAST_SOURCE
     if approval.subject is None or tuple(map(str, approval.subject)) != tuple(map(str, subject)):
         faults.append("it is about something else than this model, version, night and evidence")
     chosen = (approval.chosen,) if isinstance(approval.chosen, str) else tuple(approval.chosen)
@@ -115,21 +116,17 @@ def faults_of(approval: Approval, subject: Subject, trained_by: str, approvers: 
         faults.append(f"'{approval.approved_by}' and the source '{approval.source}' do not belong together")
     if not is_assumed and approver:
         requested_by = approval.requested_by if isinstance(approval.requested_by, tuple) else (approval.requested_by,)
-        if not any(map(_person, requested_by)):
+        if not any(map(person, requested_by)):
             faults.append("it is not known who asked for it")
-        if not _person(trained_by):
+        if not person(trained_by):
             faults.append("it is not known who trained it")
-        if approver in {*map(_person, requested_by), _person(trained_by), *map(_person, (trained_by or "").split(","))}:
+        if approver in {*map(person, requested_by), person(trained_by), *map(person, (trained_by or "").split(","))}:
             faults.append(f"'{approval.approved_by}' asked for it and cannot approve it")
         elif approvers is not None and approval.responded_at is not None:
             asked_by = [name for name in (*requested_by, *(trained_by or "").split(",")) if name]
             may = approvers.names(approval.responded_at.date(), asked_by)
-            if approver not in map(_person, may):
+            if approver not in map(person, may):
                 faults.append(
                     f"'{approval.approved_by}' may not answer for this owner; these may: {', '.join(may) or 'nobody'}"
                 )
     return faults
-
-
-def _person(name: str | None) -> str:
-    return (name or "").strip().casefold()

@@ -4,11 +4,10 @@ The page is drawn when the gate says promote, once, from what the ledger keeps. 
 """
 
 import hashlib
-import html
 from datetime import datetime
 from pathlib import Path
 
-from tiltyard import target
+from tiltyard import target, words
 from tiltyard.clock import night_closing
 from tiltyard.judge import evidence_page
 from tiltyard.pages import kit
@@ -78,8 +77,7 @@ def markdown(rails: Rails, spec: Spec, as_of: datetime, challenger: int, link: s
     met = len(evidence.criteria) - len(open_ones)
     lines.append(f"Criteria that are met: {met} of {len(evidence.criteria)}.")
     for criterion in open_ones:
-        shown = (html.escape(text).replace("\n", " ") for text in (criterion.name, criterion.reason))
-        lines.append("- {}: {}".format(*shown))
+        lines.append(f"- {words.markdown(criterion.name)}: {words.markdown(criterion.reason)}")
     return "\n".join([*lines, "", f"Evidence: `{evidence.bound}`"])
 
 

@@ -19,6 +19,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import Operation, OperationAction, Record
 from tiltyard.spec import Spec, find, load_portfolio
 from tiltyard.stages import NIGHTLY
+from tiltyard.words import line
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ def approve(rails: Rails, number: int, *, by: str, now: datetime, answer: str | 
         operating.confirmed(known, one, by, people, now)
         return known.night
 
-    return _done(rails, spec, rails.ledger.operations.end(number, decide, by=by, at=now, answer=answer))
+    said = line(answer) if answer else None
+    return _done(rails, spec, rails.ledger.operations.end(number, decide, by=by, at=now, answer=said))
 
 
 def refuse(rails: Rails, number: int, *, by: str, reason: str, now: datetime) -> Operated:
@@ -121,7 +123,7 @@ def refuse(rails: Rails, number: int, *, by: str, reason: str, now: datetime) ->
         if (state := one.state(now)) != "waiting":
             raise BadInput(f"Operation {one.id} is {state} already, so that there is nothing to refuse.")
 
-    ended = rails.ledger.operations.end(number, decide, by=by, at=now, answer=reason.strip())
+    ended = rails.ledger.operations.end(number, decide, by=by, at=now, answer=line(reason))
     return Operated(operation=ended, sentence=f"{by} has refused operation {ended.id} ({operating.what(ended)}).")
 
 

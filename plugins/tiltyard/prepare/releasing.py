@@ -26,7 +26,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import AcceptedRelease, RefusedText
 from tiltyard.release import PARTS, Texts
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, load, load_portfolio
+from tiltyard.spec import Spec, check_portfolio, load
 
 NEEDED = (
     "expectations/freshness.yaml",
@@ -340,7 +340,7 @@ class _Trial:
         at = self._written({**self.accepted, **_below("models", self.texts)})
         dbt = project.read(at)
         if "models/portfolio.yaml" in self.texts:
-            self._take(("models/portfolio.yaml",), at, lambda: load_portfolio(at.models))
+            self._take(("models/portfolio.yaml",), at, lambda: check_portfolio(at.models))
         for name in sorted(release.folders(self.settings.models) - _models(self.texts)):
             spec = self.settings.models / name / "spec.yaml"
             if name in _models(self.before) or os.path.lexists(spec):  # whoever deletes a model deletes its folder

@@ -79,9 +79,11 @@ def replace(
     if before is None:
         kept = _put(rails.settings, mended, place, reason)
         rails.ledger.add_event(REPLACED, "", night, detail)
+        _is_over(rails.settings, mended)
         return Replacement(source=source, file=name, rows=None, before=None, night=night, kept=kept)
     night = max(before.night, rails.ledger.newest_attempts("features", [source]).get(source, before.night))
     if before.sha256 == mended.sha256:
+        _is_over(rails.settings, mended)  # whoever was killed before it was
         return Replacement(source=source, file=name, rows=None, before=before.rows, night=night)
     if holds:
         raise BadInput(f"{name} has landed, and its rows stay while a legal hold stands: {holds[0]}")
@@ -107,6 +109,7 @@ def replace(
 
     rails.lake.commit(work, message=f"replace {source} {name}", fence=fence)
     rails.ledger.add_event(REPLACED, "", night, {**detail, "rows": rows, "before": before.rows, "was": before.sha256})
+    _is_over(rails.settings, mended)
     return Replacement(
         source=source, file=name, rows=rows, before=before.rows, night=night, tables=tuple(tables), kept=kept
     )
@@ -179,8 +182,8 @@ def _made_of(settings: Settings, raw: str) -> list[str]:
 
 
 def _put(settings: Settings, mended: LandingFile, place: Path, reason: str) -> str | None:
-    """Put the mended file into the landing zone, and the one that lies there into quarantine; what lies in quarantine
-    of this name is over. Returns where the one that was wrong lies now."""
+    """Put the mended file into the landing zone, and the one that lies there into quarantine. Returns where the one
+    that was wrong lies now."""
     folder = settings.quarantine / mended.table.source / mended.table.name
     kept: Path | None = None
     if place.is_symlink():  # it brought nothing, and is no file to be kept
@@ -198,10 +201,16 @@ def _put(settings: Settings, mended: LandingFile, place: Path, reason: str) -> s
         place.parent.mkdir(parents=True, exist_ok=True)
         with whole(place, lasting=True) as part:
             shutil.copyfile(mended.path, part)
-    for lying in (folder / place.name, *folder.glob(f"*-{escape(place.name)}")):
+    return str(kept) if kept else None
+
+
+def _is_over(settings: Settings, mended: LandingFile) -> None:
+    """What lies in quarantine of this name is over. At the very end: the mended file may be the one that lies there,
+    and whoever was killed gives it again."""
+    folder = settings.quarantine / mended.table.source / mended.table.name
+    for lying in (folder / mended.path.name, *folder.glob(f"*-{escape(mended.path.name)}")):
         lying.unlink(missing_ok=True)
         lying.with_name(f"{lying.name}.reason.json").unlink(missing_ok=True)
-    return str(kept) if kept else None
 
 
 def summary(done: Replacement) -> str:

@@ -97,3 +97,14 @@ def test_lines_are_broken_between_words_on_a_terminal_and_nowhere_in_a_pipe(
         assert all(line.startswith(" " * 15) for line in lines[2:])
         output.print_error(f"There is no file {path}, and a sentence that goes on for a while after its name.")
         assert path in shown.getvalue()
+
+
+@pytest.mark.parametrize("columns", [80, 20])
+def test_no_field_of_a_glance_is_left_out_and_none_is_obeyed(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(output, "out", Console(file=shown, width=columns, highlight=False))
+    name = "a_model_of_a_name_that_is_as_long_as_any_name_may_ever_be_and"
+    output.glance([{"model": name, "state": "held", "serves": "default", "drift": "steady", "why": "3 rows\x1b[2J"}])
+    for part in (name, "held", "default", "steady"):
+        assert part in "".join(shown.getvalue().split())
+    assert "\x1b" not in shown.getvalue()

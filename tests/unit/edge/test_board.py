@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from tiltyard import clock, ledger_tables, postgres
-from tiltyard.edge import board, board_query
+from tiltyard.edge import board, board_query, night_metrics
 from tiltyard.edge.board import Board, MeasuredLoss, ModelRow
 from tiltyard.edge.board_query import BoardQuery
 from tiltyard.judge import operate
@@ -25,6 +25,7 @@ from tiltyard.records import (
     DriftSummary,
     EvidenceRecord,
     FeaturesSummary,
+    ModelWorth,
     Operation,
     OperationAction,
     PromotionSummary,
@@ -90,6 +91,29 @@ def test_a_model_without_a_night_is_new_and_one_that_nobody_beats_is_steady(rail
     assert row.against_default == pytest.approx(-0.2)
     assert row.ends == ((NIGHT, "done"),) and row.tiers == {"champion": 90}
     assert not read(rails).inbox
+
+
+def test_what_cannot_be_read_of_one_model_hides_no_other(rails: Rails) -> None:
+    """As another version may have written it: a question to a person, what a model is worth, and the gate's word."""
+    other = SPEC.model_copy(update={"name": "other"})
+    published(rails)
+    for name in ("churn", "other"):
+        done(rails, name)
+        promoted(rails, name)
+        rails.ledger.open_default_task(DefaultTask(model=name, opened=NIGHT, since=NIGHT, repeats=None, facts={}))
+        rails.ledger.accounts.set_worths([ModelWorth(model=name, advice="open", reason="too early")])
+    with rails.ledger.engine.begin() as connection:
+        for table, column in (("default_task", "said"), ("worth", "body")):
+            connection.execute(sa.text(f"update {table} set {column} = '[]' where model = 'churn'"))
+    found = read(rails, SPEC, other)
+    assert {row.model: row.state for row in found.models} == {"churn": "failed", "other": "asked"}
+    assert "its safe default cannot be read" in found.models[0].reason
+    assert [(item.kind, item.subject) for item in found.inbox] == [("explain", "other")]
+    assert [worth.model for worth in rails.ledger.accounts.worths(["churn", "other"])] == ["other"]
+    with rails.ledger.engine.begin() as connection:
+        connection.execute(sa.text("update stage_run set summary = '[]' where model = 'churn' and stage = 'promotion'"))
+    told = night_metrics.text(found, night_metrics.beside(rails, [SPEC, other])).decode()
+    assert 'state="asked"' in told
 
 
 def test_a_table_that_is_not_good_is_trouble_although_every_stage_is_done(rails: Rails) -> None:

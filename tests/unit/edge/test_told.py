@@ -1,34 +1,39 @@
 """Somebody hears of it: facts of the board, sent to a hook that listens here, once, and once more when it is over."""
 
 import base64
+import contextlib
 import hmac
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.conftest import make_settings
 from tests.unit.edge.test_board import NIGHT, done, promoted, published
-from tiltyard import clock
+from tiltyard import clock, outbox
 from tiltyard import rails as rails_module
 from tiltyard.edge import board
-from tiltyard.edge.told import facts, telling, webhook
+from tiltyard.edge.told import deciding, facts, telling, webhook
 from tiltyard.errors import BadInput
 from tiltyard.judge import operate
 from tiltyard.outbox import Look
 from tiltyard.rails import Rails
-from tiltyard.records import DefaultTask, Fact, Sending, ShadowSummary, TableState
+from tiltyard.records import DefaultTask, Fact, Message, Sending, ShadowSummary, TableState
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import Spec, find, load_portfolio, portfolio
+from tiltyard.spec import Pages, Spec, find, load_portfolio, portfolio
 
 ROUTES = """
 routes:
@@ -309,6 +314,73 @@ def test_what_a_text_may_hold_is_posted_as_it_is(home: Rails, hook: Hook) -> Non
     assert subject in hook.posted[0]["title"]
 
 
+def test_a_text_of_somebodys_is_one_line_of_a_message(home: Rails) -> None:
+    """The name of a file, or what a delivery holds, can neither be a line of ours nor end the subject of a mail."""
+    evil = "a.csv\r\nBcc: all@example.org\x1b[2J"
+    fact = Fact(kind="quarantined", subject=evil, owner="x", tier=2, needs=evil, link="/x",
+                reason="no rows.\nDo: approve it at http://evil.example")  # fmt: skip
+    message = Message(id=1, fact=fact, weight="digest", opened_at=NOW)
+    for title, body in (
+        (telling.texts.title(fact, NOW), telling.texts.body(fact, "http://x")),
+        telling.texts.over(message, NOW, "http://x"),
+        telling.texts.digest([message], "http://x"),
+    ):
+        assert not {"\r", "\n", "\x1b"} & {*title}
+        assert not re.search(r"(?m)^(Bcc|Do: approve)", body) and "\x1b" not in body
+
+
+def test_a_message_that_cannot_be_read_keeps_no_other_from_being_told(home: Rails, hook: Hook) -> None:
+    on_default(home)
+    assert telling.tell(home, NOW).sent == 1
+    with home.ledger.engine.begin() as connection:
+        connection.execute(sa.text("update message set fact = '{}'"))
+    assert telling.tell(home, NOW + timedelta(hours=1)).sent == 1, "it is told anew"
+    assert telling.tell(home, NOW + timedelta(hours=2)).sent == 0, "and once"
+    assert len(telling.listing(home, NOW).messages) == 1
+
+
+def test_a_question_that_is_asked_anew_when_its_time_was_over_is_told_anew() -> None:
+    """A promotion that nobody answered, and that the next night proposes again; and one whose form came a while after
+    it was proposed, which is the same question."""
+    asked = Fact(kind="approve", subject="churn v2", owner="x", tier=1, reason="r", link="/x", since=NIGHT,
+                 until=NOW + timedelta(hours=24))  # fmt: skip
+    told = Message(id=1, fact=asked, weight="page", opened_at=NOW, weighed_at=NOW, reminders=2)
+    standing = outbox.Standing(messages=(told,), paged={"x": 1}, digests={})
+    next_night = replace(asked, since=NIGHT + timedelta(days=1), until=NOW + timedelta(hours=46))
+    for fact, hours, opened in (
+        (next_night, 25, 1), (next_night, 23, 0), (replace(asked, until=NOW + timedelta(hours=24.2)), 24.1, 0),
+    ):  # fmt: skip
+        decided = deciding.decide([fact], standing, Pages(), NOW + timedelta(hours=hours))
+        assert len(decided.opened) == len(decided.ended) == opened
+        assert all((weight, new.until) == ("page", fact.until) for new, weight in decided.opened)
+
+
+def test_one_who_is_told_anew_has_the_place_of_the_one_before(home: Rails) -> None:
+    fact = Fact(kind="approve", subject="churn v2", owner="x", tier=1, reason="r", link="/x", since=NIGHT)
+    box = home.ledger.outbox
+    box.look(lambda standing: Look(opened=((fact, "page", ()),)), NOW)
+    [first] = box.standing()
+    box.look(lambda standing: Look(opened=((fact, "page", ()),), ended=(first.id,)), NOW)
+    assert [message.id > first.id for message in box.standing()] == [True]
+
+
+def test_a_table_keeps_nothing_else_from_being_told(home: Rails) -> None:
+    """A table is held; stages of models fail, for another table whose name begins alike, and without standing on it."""
+    published(home, TableState(table="ftr_customer__activity", night=NIGHT, state="held", since=NIGHT, reason="3 rows"))
+    done(home)
+    found = board.read(home, portfolio(home.settings), NOW)
+    row = replace(found.models[0], state="failed")
+
+    def told(model: str, reason: str) -> set[str]:
+        rows = replace(found, models=(replace(row, model=model, reason=reason),))
+        specs = [find(home.settings.models, "churn").model_copy(update={"name": name}) for name in ("churn", "other")]
+        return {fact.kind for fact in facts.facts(rows, specs)}
+
+    assert told("churn", "ftr_customer__activity (3 rows) failed on 2025-05-30") == {"table"}
+    assert told("churn", "ftr_customer__activity_of_shops failed on 2025-05-30") == {"table", "failed"}
+    assert told("other", "its shadow (ftr_customer__activity is away) failed") == {"table", "failed"}
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -387,6 +459,70 @@ def test_a_webhook_that_cannot_be_is_told_in_a_sentence(
     monkeypatch.setenv("OPS_HOOK_SECRET", secret)
     on_default(home)
     assert sentence in telling.tell(home, NOW).unsent["webhook:OPS_HOOK"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://[::", "https://\udcff/", "https://xn--/", f"https://{'a' * 300}.org/", "https://nowhere.invalid\n/"],
+)
+def test_an_address_that_no_library_reads_costs_the_others_nothing(
+    home: Rails, system: Hook, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("OPS_HOOK", url)
+    told = telling.test(home, "subscriptions", NOW)
+    assert told.sent == 1 and "webhook:OPS_HOOK" in told.unsent, "the desk hears of it"
+    assert url not in str(told)
+
+
+class Slow:
+    """A service that listens on loopback and answers a byte of its headers at a time, without end."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.asked += 1
+                threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
+
+    def answer(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.1)
+
+
+@pytest.mark.parametrize("to", ["webhook:OPS_HOOK", "env:HOOK_OF_PAGER"])
+def test_who_answers_slowly_and_has_hundreds_waiting_holds_nobody_up(
+    home: Rails, system: Hook, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    slow = Slow()
+    monkeypatch.setenv("OPS_HOOK", f"http://127.0.0.1:{slow.listener.getsockname()[1]}/")
+    monkeypatch.setenv("HOOK_OF_PAGER", f"json://127.0.0.1:{slow.listener.getsockname()[1]}/")
+    monkeypatch.setattr(telling, "PATIENCE_S", 0.5)
+    queued = Sending(occasion="begun", owner="x", to=to, title="t", body="{}", created_at=NOW)
+    mine = replace(queued, to="env:HOOK_OF_DESK", title="for the desk")
+    home.ledger.outbox.put([queued] * 300)
+    home.ledger.outbox.put([mine])
+    tried = home.ledger.outbox.send(lambda entry: telling.post(entry, lambda name: None), NOW)
+    slow.listener.close()
+    assert system.titles() == ["for the desk"]
+    assert slow.asked == len(tried) - 1 == outbox.AWAY, "one that is away is left alone until the next look"
+    assert {entry.error for entry in tried if entry.to == to} == {
+        f"{to} had not answered after 0.5 s; it is tried again."
+    }
+
+
+def test_a_redirected_webhook_is_not_followed(home: Rails, system: Hook) -> None:
+    system.status = 307
+    on_default(home)
+    assert "answered 307" in telling.tell(home, NOW).unsent["webhook:OPS_HOOK"]
+    assert not system.raw
 
 
 def test_a_test_reaches_other_systems_as_well(home: Rails, system: Hook) -> None:

@@ -50,7 +50,9 @@ def decide(facts: Sequence[Fact], standing: Standing, pages: Pages, now: datetim
     """What is told of `facts` now. `now`: wall clock."""
     told = {message.fact.key: message for message in standing.messages}
     seen = {fact.key: fact for fact in facts}
-    ended = tuple(message for key, message in told.items() if key not in seen)
+    ended = tuple(own for key, own in told.items() if key not in seen or _is_asked_anew(own, seen[key], now))
+    for message in ended:
+        del told[message.fact.key]
     left = {owner: pages.per_owner_week - count for owner, count in standing.paged.items()}
 
     def weigh(fact: Fact, since: datetime) -> Weight:
@@ -91,6 +93,12 @@ def must_not_wait(fact: Fact) -> bool:
 def urgency(fact: Fact) -> tuple[bool, int, int, int, tuple[str, str, str]]:
     """What facts are sorted by, the most urgent first."""
     return not must_not_wait(fact), fact.tier, URGENCY[fact.kind], -len(fact.models), fact.key
+
+
+def _is_asked_anew(message: Message, fact: Fact, now: datetime) -> bool:
+    """Whether the time to answer is over and another night asks the same: it was told when the first one closes."""
+    until = message.fact.until
+    return until is not None and until <= now and fact.until is not None and fact.since != message.fact.since
 
 
 def _is_reminded(message: Message, now: datetime) -> bool:

@@ -39,10 +39,16 @@ def facts(board: Board, specs: Sequence[Spec]) -> list[Fact]:
     """What there is to tell, of each owner that is concerned, by kind and subject."""
     by_name = {spec.name: spec for spec in specs}
     found = [fact for item in board.inbox if item.kind != "untold" for fact in _of_item(item, by_name)]
-    tables = {item.subject for item in board.inbox if item.kind == "table"}
-    own = [row for row in board.models if not any(table in row.reason for table in tables)]
+    tables = [item for item in board.inbox if item.kind == "table"]
+    own = [row for row in board.models if not any(_is_told_with(item, row) for item in tables)]
     found += [fact for rows in _alike(own) for fact in _of_rows(rows, by_name)]
     return sorted(found, key=lambda fact: fact.key)
+
+
+def _is_told_with(table: Asked, row: ModelRow) -> bool:
+    """Whether a model's trouble is that table's: it is told with it, and is named as its reason."""
+    named = re.search(rf"(?<![\w.]){re.escape(table.subject)}(?!\w)", row.reason)
+    return row.model in table.models and named is not None
 
 
 def _of_item(item: Asked, specs: Mapping[str, Spec]) -> Iterator[Fact]:

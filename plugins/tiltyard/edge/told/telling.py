@@ -7,7 +7,8 @@ An address may hold a secret, so that it is known by its name alone, to the last
 import json
 import logging
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import product
@@ -28,6 +29,8 @@ from tiltyard.spec import AlertKind, Portfolio, load_portfolio, portfolio
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S = 30.0
+"""Seconds that a service may take, with all its answers."""
 QUARTER = timedelta(days=90)
 """How far back the precision of pages is counted."""
 
@@ -123,19 +126,45 @@ def post(entry: Sending, lookup: Lookup) -> str | None:
 
     try:
         if webhook.is_one(entry.to):
-            return webhook.post(entry, clock.now())
+            return _in_time(entry, lambda: webhook.post(entry, clock.now()))
         target = _address(entry.to, lookup)
     except BadInput as error:
         return str(error)
     service = apprise.Apprise(asset=apprise.AppriseAsset(secure_logging=True, app_id="Tiltyard", app_desc="Tiltyard"))
     if not service.add(target):
         return f"{entry.to} holds no address that Apprise knows; see its list of services."
-    try:
+
+    def notify() -> str | None:
         taken = service.notify(title=entry.title, body=entry.body, body_format=apprise.NotifyFormat.TEXT)
-    except Exception as error:  # whatever a service's part of the library does, the next message is sent
-        log.warning("%s: %s", entry.to, type(error).__name__)
-        return f"{entry.to} could not be posted to ({type(error).__name__})."
-    return None if taken else f"{entry.to} did not take it; it is tried again at the next look."
+        return None if taken else f"{entry.to} did not take it; it is tried again at the next look."
+
+    return _in_time(entry, notify)
+
+
+def _in_time(entry: Sending, work: Callable[[], str | None]) -> str | None:
+    """What `work` returns, or why nothing came of it. Whatever a service or a library does, the next message is sent:
+    a receiver that answers a byte a second keeps nobody, whom a time limit on each read would not notice.
+
+    Raises BadInput as `work` does.
+    """
+    came: list[str | Exception | None] = []
+
+    def run() -> None:
+        try:
+            came.append(work())
+        except Exception as error:
+            came.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    outcome = came[0] if came else f"{entry.to} had not answered after {PATIENCE_S:g} s; it is tried again."
+    if isinstance(outcome, BadInput):
+        raise outcome
+    if isinstance(outcome, Exception):
+        log.warning("%s: %s", entry.to, type(outcome).__name__)
+        return f"{entry.to} could not be posted to ({type(outcome).__name__})."
+    return outcome
 
 
 def _with_people(fact: Fact, rules: Portfolio, now: datetime) -> Fact:

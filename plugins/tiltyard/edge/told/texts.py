@@ -6,7 +6,7 @@ from typing import Final
 
 from tiltyard.records import Fact, Message
 from tiltyard.spec import AlertKind
-from tiltyard.words import counted, listed
+from tiltyard.words import counted, line, listed
 
 WORDS: Final[dict[AlertKind, str]] = {
     "approve": "a promotion waits for you",
@@ -36,18 +36,18 @@ def title(fact: Fact, now: datetime) -> str:
 def shown(fact: Fact) -> str:
     """Whom it is about."""
     together = fact.kind in ("failed", "stopped", "unanswered") and len(fact.models) > 1
-    return counted(len(fact.models), "model") if together else fact.subject
+    return counted(len(fact.models), "model") if together else line(fact.subject)
 
 
 def body(fact: Fact, address: str) -> str:
     """The rest."""
-    lines = [f"What: {fact.reason.rstrip('.')}."]
+    lines = [f"What: {line(fact.reason).rstrip('.')}."]
     if fact.since:
         lines.append(f"Since: the night of {fact.since}.")
     if fact.models and fact.models != (fact.subject,):
         lines.append(f"Concerned: {listed(fact.models)}.")
     if fact.needs:
-        lines.append(f"Do: {fact.needs}")
+        lines.append(f"Do: {line(fact.needs)}")
     return "\n".join([*lines, f"{address}{fact.link}"])
 
 
@@ -69,7 +69,7 @@ def over(message: Message, now: datetime, address: str) -> tuple[str, str]:
 def digest(messages: Sequence[Message], address: str) -> tuple[str, str]:
     """(first line, rest) of a morning's digest."""
     facts = [message.fact for message in messages]
-    lines = [f"- {WORDS[fact.kind]}: {shown(fact)}: {fact.reason.rstrip('.')}." for fact in facts]
+    lines = [f"- {WORDS[fact.kind]}: {shown(fact)}: {line(fact.reason).rstrip('.')}." for fact in facts]
     first = f"{counted(len(messages), 'thing')} to look at this morning"
     return first, "\n".join([*lines, f"{address}/tiltyard/"])
 
