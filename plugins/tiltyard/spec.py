@@ -690,17 +690,6 @@ class Portfolio(Strict):
             named += [to for one in self.approvers[owner].on(day) for to in one.tell]
         return tuple(dict.fromkeys(named))
 
-    def strangers(self, owners: Collection[str]) -> tuple[str, ...]:
-        """What is said here of owners of whom no model is, a sentence each: it has no effect."""
-        of_routes = sorted({name for route in self.routes for name in route.owners})
-        named = {"approvers": (*self.approvers,), "routes": of_routes}
-        return tuple(
-            f"{PORTFOLIO}: {key} names {name}, who owns no model; it has no effect"
-            for key, names in named.items()
-            for name in names
-            if name not in owners
-        )
-
     def may_answer(self, owner: str, day: date, asked_by: Collection[str] = ()) -> tuple[str, ...] | None:
         """Who may answer for an owner's models on a day (`Approvers.names`); None: anybody but whoever asked."""
         return self.approvers[owner].names(day, asked_by) if owner in self.approvers else None
@@ -867,21 +856,25 @@ def load_portfolio(models: Path | str) -> Portfolio:
         raise BadInput(problems(path, node, error)) from None
 
 
-def check_portfolio(models: Path | str) -> None:
-    """Raises BadInput where `models`/portfolio.yaml does not hold, or names an owner that no model has and that is
-    nearly one: whoever misspells an owner of `approvers` lets anybody answer for its models, and a message of a route
-    that is for nobody reaches nobody. One whose last model has gone hinders nothing."""
-    rules = load_portfolio(models)
+def check_portfolio(models: Path | str) -> tuple[str, ...]:
+    """What `models`/portfolio.yaml says of owners of whom no model is, a sentence each: it has no effect.
+
+    Raises BadInput where the file does not hold, or such a name is nearly that of an owner: whoever misspells one of
+    `approvers` lets anybody answer for its models, and a message of a route that is for nobody reaches nobody.
+    """
+    rules, path = load_portfolio(models), Path(models) / PORTFOLIO
     owners = {spec.owner for spec in read_all(models)[0]}
     named: list[tuple[tuple[str | int, ...], str]] = [(("approvers", name), name) for name in rules.approvers]
     named += [(("routes", place), name) for place, route in enumerate(rules.routes) for name in route.owners]
-    for where, name in named:
+    strangers = [(where, name) for where, name in named if name not in owners]
+    for where, name in strangers if owners else ():
         alike = [owner for owner in owners if person(owner) == person(name)]
-        nearly = f"; did you mean {alike[0]}" if alike else meant(name, owners)
-        if owners and name not in owners and nearly:
-            path = Path(models) / PORTFOLIO
+        if nearly := f"; did you mean {alike[0]}" if alike else meant(name, owners):
             line = line_of(read_yaml(path)[0], where)
             raise BadInput(f"{path}:{line}: {where[0]}: no model is owned by '{name}'{nearly}?")
+    return tuple(
+        f"{PORTFOLIO}: {where[0]} names {name}, who owns no model; it has no effect" for where, name in strangers
+    )
 
 
 def folder_of_models(models: Path | str) -> Path:

@@ -90,11 +90,12 @@ def validate(
     for name, why in () if model else project.said.disagreements.items():
         if why not in told:  # of a table that no model names
             refused[name] = BadInput(why)
+    strangers: tuple[str, ...] = ()
     if not model:
         try:
-            specs.check_portfolio(settings.models)
+            strangers = specs.check_portfolio(settings.models)
         except BadInput as error:
-            refused["portfolio.yaml"] = error
+            refused[specs.PORTFOLIO] = error
     read = []
     for source in () if model else contracts.sources(settings):
         try:
@@ -102,12 +103,6 @@ def validate(
             contracts.tell_apart(settings, read)
         except BadInput as error:
             refused[source] = error
-    try:
-        common = specs.load_portfolio(settings.models)
-        specs.check_portfolio(settings.models)
-    except BadInput as error:
-        common, refused[specs.PORTFOLIO] = specs.Portfolio(), error
-    strangers = () if model else common.strangers({spec.owner for spec in specs.read_all(settings.models)[0]})
     reasons = {name: str(refused[name]) for name in sorted(refused)}
     pending = release.pending(settings)
 
