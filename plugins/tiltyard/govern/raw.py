@@ -146,7 +146,7 @@ class Raw:
                 widgets = super().render(context, child_widgets)
                 return [_ours(widget, signals) for widget in widgets if widget.type == "big_table"]
 
-        drawn = self._in_units(named)
+        drawn = self._to_draw(named)
 
         def page_of(columns: Sequence[str]) -> str:
             preset = DriftTable(**drawn._methods(columns))
@@ -170,13 +170,17 @@ class Raw:
         page = page.replace("<head>", f"<head><title>{kit.text(title)}</title>", 1)
         return page.replace("<body>", f"<body>{above}", 1)
 
-    def _in_units(self, units: Mapping[str, str]) -> "Raw":
-        """The same, with units in the names."""
+    def _to_draw(self, units: Mapping[str, str]) -> "Raw":
+        """The same, with units in the names, and without the sign that begins a tag: Evidently writes values into a
+        script, which ends for a browser where one of them says `</script>`."""
         drawn = Raw()
         for column, kind in self.kinds.items():
             name = _named(column, units)
             drawn.kinds[name], drawn.threshold[name] = kind, self.threshold[column]
-            drawn.reference[name], drawn.current[name] = self.reference[column], self.current[column]
+            drawn.reference[name], drawn.current[name] = (
+                values if kind == "numeric" else values.map(_untagged)
+                for values in (self.reference[column], self.current[column])
+            )
         return drawn
 
     def _methods(self, columns: Sequence[str]) -> EvidentlyOptions:
@@ -200,8 +204,12 @@ class Raw:
 
 
 def _named(column: str, units: Mapping[str, str]) -> str:
-    """A column with what its numbers are in."""
-    return f"{column} ({units[column]})" if column in units else column
+    """A column with what its numbers are in, as it is drawn."""
+    return _untagged(f"{column} ({units[column]})" if column in units else column)
+
+
+def _untagged(text: str) -> str:
+    return text.replace("<", "\u2039")
 
 
 def _ours(widget: Any, signals: Mapping[str, Signal]) -> Any:

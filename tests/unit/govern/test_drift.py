@@ -14,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pandas.api.types import is_numeric_dtype
 
+from tests import chromium
 from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.answered import request_log, skew
@@ -111,6 +112,27 @@ def test_the_page_says_one_verdict_and_it_is_ours() -> None:
     rows = re.findall(r'"column_name": "(\w+)".*?"moved": "(\w*)", "effect": "([\d.]*)", "limit": "([\d.]*)"', page)
     assert rows[:2] == [("amount_eur", "yes", "5.123", "0.100"), ("plan", "no", "0.000", "0.100")]
     assert {row[1:] for row in rows[2:]} == {("", "", "")}, "of what was not tested nothing is said"
+
+
+def test_no_category_ends_the_script_of_the_page_or_runs_in_it() -> None:
+    """Evidently writes values into a script; a browser ends that where one says so, quoted or not."""
+    evil = "</script><img src=x onerror=\"document.title='acted'\"><script>document.title='acted'</script><!--<script>"
+    before = pd.Series(["a", "b", evil] * 100)
+    raw = Raw()
+    raw.add("kind", "categorical", before, pd.Series(["a", evil, evil] * 100), 0.0)
+    signal = Signal("feature", "kind", "view", "jensenshannon", 0.3, 0.1, True, 9e9, 0.7, evil)
+    finding = Finding(
+        model="churn", night=date(2024, 4, 7), tier=3, owner="nobody", champion=1, challengers=(), alarm=True,
+        evidence=9e9, threshold=100.0, harm_reason=evil, signals=(signal,),
+    )  # fmt: skip
+    page = raw.draw("Drift", finding)
+    assert "<img src=x" not in page and "document.title='acted'</script>" not in page
+    with chromium.opened() as browser:
+        seen = browser.new_page()
+        seen.set_content(page)
+        seen.wait_for_timeout(500)
+        assert seen.title() == "Drift"
+        assert seen.get_by_text("kind").count() > 0
 
 
 def test_what_identifies_a_person_is_not_drawn() -> None:
