@@ -14,6 +14,7 @@ from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.prepare import features, ingest, replacing
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
+from tiltyard.upkeep import deliveries
 
 FIRST = clock.parse_as_of("2025-03-04")
 NIGHT = timedelta(days=1)
@@ -159,3 +160,64 @@ def test_what_cannot_be_taken_changes_nothing(rails: Rails, tmp_path: Path) -> N
     refused(bad, "cannot be taken: column 'size' is missing. Nothing was replaced")
     bad.write_text("sale_id,shop_id,size,at\nx,a,much,2025-03-04T12:00:00+00:00\n")
     refused(bad, "cannot be taken: its rows cannot be read")
+
+
+def test_what_is_withdrawn_was_never_known_and_its_bytes_do_not_come_again(rails: Rails, tmp_path: Path) -> None:
+    place = rails.settings.landing / "shop" / "sale" / "2025-03-04.csv"
+    content = place.read_bytes()
+    done = deliveries.withdraw(rails, "shop", "2025-03-04.csv", table=None, by="ann", reason=WHY, holds=())
+    taken = done.withdrawal
+    assert (taken.rows, taken.night, taken.since, taken.tables) == (2, LAST.date(), LAST.date(), ("stg_shop__sale",))
+    assert {"stg_shop__sale", "spn_sale"} <= {*taken.below}
+    assert "sale/2025-03-04.csv: 2 rows withdrawn" in deliveries.summary(done)
+    assert not place.exists() and Path(str(taken.kept)).read_bytes() == content
+    [event] = rails.ledger.events(kind=ingest.TAKEN_BACK)
+    assert (event.detail["by"], event.detail["reason"], event.detail["rows"]) == ("ann", WHY, 2)
+    night = features.build_night(rails, LAST, ["shop"])
+    assert night.unpublished == (), "what had held the night is gone"
+    for table in ("raw.sale", "staging.stg_shop__sale", "spines.spn_sale"):
+        assert rows(rails, table) == [], table
+
+    place.write_bytes(content)
+    place.with_name("2025-03-04-b.csv").write_bytes(content)
+    landed = ingest.land_night(rails, "shop", LAST)
+    assert landed.rows == 0
+    [refused] = landed.quarantined
+    assert refused.file == "sale/2025-03-04-b.csv"
+    assert refused.reason.startswith(f"ann has withdrawn it ({WHY}); where that was wrong, tiltyard replace shop FILE")
+
+    again = deliveries.withdraw(rails, "shop", "2025-03-04.csv", table=None, by="ann", reason=WHY, holds=()).withdrawal
+    assert again.rows == 0 and len(rails.ledger.events(kind=ingest.TAKEN_BACK)) == 1
+
+    back = tmp_path / "2025-03-04.csv"
+    back.write_bytes(content)
+    assert replacing.replace(rails, "shop", back, by="ben", reason="it was ours after all").rows == 2
+    assert rows(rails, "raw.sale") == ["sale-0", "sale-1"]
+
+
+def test_who_is_killed_while_withdrawing_does_it_again(rails: Rails, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = rows(rails, "raw.sale")
+    with monkeypatch.context() as patched:
+        patched.setattr(type(rails.lake), "commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            replacing.withdraw(rails, "shop", "2025-03-04.csv", by="ann", reason=WHY)
+    assert rows(rails, "raw.sale") == before
+    assert replacing.withdraw(rails, "shop", "2025-03-04.csv", by="ann", reason=WHY).rows == 2
+    assert rows(rails, "raw.sale") == []
+
+
+def test_what_cannot_be_withdrawn_changes_nothing(rails: Rails) -> None:
+    before = rows(rails, "raw.sale")
+    for name, more, why in (
+        ("2025-03-04.csv", {"reason": " "}, "for a reason"),
+        ("2025-03-09.csv", {"table": "sale"}, r"No delivery sale/2025-03-09\.csv of shop has landed"),
+        ("2025-03-04.csv", {"holds": ["the hold 3."]}, "stay while a legal hold stands: the hold 3"),
+        ("2025-03-04.csv", {"table": "salt"}, "no table 'salt'"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            replacing.withdraw(rails, "shop", name, by="ann", **{"reason": WHY, **more})  # type: ignore[arg-type]
+    assert rows(rails, "raw.sale") == before
+    assert rails.ledger.events(kind=ingest.TAKEN_BACK) == []

@@ -140,6 +140,33 @@ def replace(
     emit(result, as_json, lambda: say(replacing.summary(result)))
 
 
+@commands.command(
+    rich_help_panel=PANEL,
+    epilog="Example: tiltyard withdraw payment 2025-05-29.csv --reason 'it was another customer'",
+)
+def withdraw(
+    source: Annotated[str, typer.Argument(help="The source.", metavar="SOURCE")],
+    file: Annotated[str, typer.Argument(help="Name of the delivery that has landed.", metavar="FILE")],
+    reason: Annotated[str, typer.Option(help="Why; kept with your name.")],
+    table: Annotated[
+        str | None, typer.Option(help="Table of the source, where it has several.", metavar="NAME")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take back a delivery that should not have come: its rows count as never known, what is made of them is made anew
+    by the next night, and the answers that may have used them are counted. The file is kept in quarantine, and its
+    bytes are not taken again."""
+    from tiltyard import rails
+    from tiltyard.upkeep import deliveries, holds
+
+    with rails.opened(Settings()) as opened:
+        standing = [f"the hold {hold.id} ({hold.reason})." for hold in holds.open_ones(opened)]
+        result = deliveries.withdraw(
+            opened, source, file, table=table, by=options.user(), reason=reason, holds=standing
+        )
+    emit(result, as_json, lambda: say(deliveries.summary(result)))
+
+
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard features --as-of 2016-04-02")
 def features(
     as_of: HourAsOf = None,

@@ -36,6 +36,8 @@ QUARANTINED = "file_quarantined"
 """Kind of the ledger's event for a file that was put into quarantine."""
 MENDED = "file_mended"
 """Kind of the ledger's event of a file that was refused and landed under its name since."""
+TAKEN_BACK = "delivery_withdrawn"
+"""Kind of the ledger's event of a delivery that was withdrawn: its rows count as never known."""
 TOLD = timedelta(days=7)
 """For so many nights it is told."""
 CLOCKS_DIFFER = timedelta(minutes=5)
@@ -188,6 +190,15 @@ def quarantined_of(rails: Rails, first: date, last: date) -> tuple[QuarantinedFi
     return _refused(rails, None, was_due)
 
 
+def withdrawn(rails: Rails, source: str) -> dict[str, str]:
+    """SHA-256 of what was withdrawn of a source → by whom and why, in words."""
+    return {
+        str(event.detail["sha256"]): f"{event.detail['by']} has withdrawn it ({event.detail['reason']})"
+        for event in rails.ledger.events(kind=TAKEN_BACK)
+        if event.detail.get("source") == source
+    }
+
+
 def _refused(
     rails: Rails, since: date | None, wanted: Callable[[QuarantinedFile], bool]
 ) -> tuple[QuarantinedFile, ...]:
@@ -317,6 +328,7 @@ class _Sifted:
 def _sift(rails: Rails, contract: SourceContract, as_of: datetime) -> _Sifted:
     """Inspect every due file that has not landed yet under its name, size and time of change."""
     sifted, history, left = _Sifted(), _history(rails.lake.connection, contract.name), landing.LeftAlone()
+    taken_back = withdrawn(rails, contract.name)
     for path, table, complaint in landing.due_files(rails.settings, contract, as_of, left):
         try:
             file = LandingFile.of(path, table)
@@ -338,6 +350,9 @@ def _sift(rails: Rails, contract: SourceContract, as_of: datetime) -> _Sifted:
             sifted.refused.append((file, file.reason))
         elif before.files.get(path.name) == file.sha256:  # only touched
             continue
+        elif file.sha256 in taken_back:
+            why = f"{taken_back[file.sha256]}; where that was wrong, tiltyard replace {contract.name} FILE takes it"
+            sifted.refused.append((file, why))
         elif file.has_rows and file.sha256 in before.digests:
             sifted.repeated += 1
         elif path.name in before.files:

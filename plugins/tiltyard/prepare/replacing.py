@@ -1,8 +1,9 @@
-"""A delivery that was wrong, and its mended one in its place: one action, under its own name.
+"""A delivery that was wrong, and its mended one in its place, or none: one action, under its own name.
 
 What never landed, since it lay in quarantine, is put back into the landing zone. What has landed is taken out of its
 raw table and the mended rows put in, in one commit, as of the night that landed it; what is made of it is made anew by
-the next build. The file that was wrong is kept in quarantine, and the ledger says who replaced it, and why.
+the next build. The file that was wrong is kept in quarantine, and the ledger says who replaced it, and why. What is
+withdrawn has no rows from then on, and the same bytes are not taken again under any name.
 """
 
 import json
@@ -31,6 +32,28 @@ from tiltyard.words import counted, listed
 
 REPLACED = "delivery_replaced"
 """Kind of the ledger's event of a delivery that another one took the place of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withdrawal(Record):
+    """What came of taking a delivery back."""
+
+    source: str
+    """Name of the source."""
+    file: str
+    """Table and name of the delivery."""
+    rows: int
+    """Number of its rows, which count as never known from now on; 0 where that was done before."""
+    night: date
+    """The night that is to run again."""
+    tables: tuple[str, ...]
+    """The tables that the next build makes anew for it."""
+    below: tuple[str, ...]
+    """All tables that stand on it, at whatever distance."""
+    since: date
+    """The night that landed it: answers of that night on, of the models that read those tables, may have used it."""
+    kept: str | None
+    """Where the file lies now; None where it was gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +105,7 @@ def replace(
         _is_over(rails.settings, mended)
         return Replacement(source=source, file=name, rows=None, before=None, night=night, kept=kept)
     night = max(before.night, rails.ledger.newest_attempts("features", [source]).get(source, before.night))
-    if before.sha256 == mended.sha256:
+    if before.sha256 == mended.sha256 and (before.rows or not mended.has_rows):
         _is_over(rails.settings, mended)  # whoever was killed before it was
         return Replacement(source=source, file=name, rows=None, before=before.rows, night=night)
     if holds:
@@ -113,6 +136,65 @@ def replace(
     return Replacement(
         source=source, file=name, rows=rows, before=before.rows, night=night, tables=tuple(tables), kept=kept
     )
+
+
+def withdraw(
+    rails: Rails, source: str, name: str, *, table: str | None = None, by: str, reason: str, holds: Sequence[str] = ()
+) -> Withdrawal:
+    """Take a delivery back that has landed: its rows count as never known. Safe to repeat, and to kill.
+
+    `name`: of the file, with or without the folders above. Raises BadInput, with nothing changed, for one that has not
+    landed, and while a legal hold stands.
+    """
+    if not reason.strip():
+        raise BadInput("A delivery is withdrawn for a reason; say why, like --reason 'it was another customer's'.")
+    contract = contracts.read(rails.settings, source)
+    path = Path(name)
+    of = _table(rails, contract, path, table)
+    place = rails.settings.landing / source / of.name / path.name
+    fence = rails.ledger.claim(f"ingest/{source}")
+    before = _landed(rails, of, path.name)
+    if before is None:
+        raise BadInput(
+            f"No delivery {of.name}/{path.name} of {source} has landed; what lies in the landing zone or in quarantine "
+            "and has not is simply deleted."
+        )
+    if holds:
+        raise BadInput(f"{path.name} has landed, and its rows stay while a legal hold stands: {holds[0]}")
+    tables = _made_of(rails.settings, of.raw)
+    night = max(before.night, rails.ledger.newest_attempts("features", [source]).get(source, before.night))
+    detail = {"source": source, "file": f"{of.name}/{path.name}", "by": by, "reason": reason.strip()}
+    if before.rows or before.sha256 not in ingest.withdrawn(rails, source):
+        # before the rows go: whoever is killed in between has its bytes refused, and does it again
+        rails.ledger.add_event(ingest.TAKEN_BACK, "", night, {**detail, "sha256": before.sha256, "rows": before.rows})
+        stamp = ingest.stamp(rails, source)
+        rebuilding.pending(rails, source, tables, stamp)
+
+        def work(connection: duckdb.DuckDBPyConnection) -> None:
+            connection.execute(f"delete from {identifier(of.raw)} where source_file = $name", {"name": path.name})
+            connection.execute(
+                f"update {identifier(LANDED_FILE)} set rows = 0, ingested_at = $stamp where source = $source and "
+                "table_name = $table and file = $name",
+                {"stamp": stamp, "source": source, "table": of.name, "name": path.name},
+            )
+
+        rails.lake.commit(work, message=f"withdraw {source} {of.name}/{path.name}", fence=fence)
+    kept = _kept(rails.settings, LandingFile.of(place, of), "withdrawn", reason) if _lies(place) else None
+    place.unlink(missing_ok=True)
+    return Withdrawal(
+        source=source, file=f"{of.name}/{path.name}", rows=before.rows, night=night, tables=tuple(tables),
+        below=tuple(_below(rails.settings, of.raw)), since=before.night, kept=str(kept) if kept else None,
+    )  # fmt: skip
+
+
+def _lies(place: Path) -> bool:
+    return place.is_file() and not place.is_symlink()
+
+
+def _below(settings: Settings, raw: str) -> list[str]:
+    """All tables that stand on a raw table, at whatever distance."""
+    graph = Feeding.of_every_source(settings).graph
+    return sorted(name for name in graph.parents if name != raw and raw in graph.upstream(name))
 
 
 def _inspected(rails: Rails, contract: SourceContract, file: Path, table: str | None) -> LandingFile:
@@ -184,24 +266,29 @@ def _made_of(settings: Settings, raw: str) -> list[str]:
 def _put(settings: Settings, mended: LandingFile, place: Path, reason: str) -> str | None:
     """Put the mended file into the landing zone, and the one that lies there into quarantine. Returns where the one
     that was wrong lies now."""
-    folder = settings.quarantine / mended.table.source / mended.table.name
     kept: Path | None = None
     if place.is_symlink():  # it brought nothing, and is no file to be kept
         place.unlink()
     if place.exists() and landing.digest(place) != mended.sha256:
-        wrong = LandingFile.of(place, mended.contract)
-        kept = folder / "replaced" / f"{landing.digest(place)[:12]}-{place.name}"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        note = {"source": mended.table.source, "table": mended.table.name, "file": place.name, "bytes": wrong.stat[1]}
-        with whole(kept.with_name(f"{kept.name}.reason.json"), lasting=True) as part:
-            part.write_text(json.dumps({**note, "reason": f"replaced: {reason}"}, indent=1) + "\n")
-        with whole(kept, lasting=True) as part:
-            shutil.copy2(place, part)
+        kept = _kept(settings, LandingFile.of(place, mended.contract), "replaced", reason)
     if mended.path.resolve() != place.resolve():
         place.parent.mkdir(parents=True, exist_ok=True)
         with whole(place, lasting=True) as part:
             shutil.copyfile(mended.path, part)
     return str(kept) if kept else None
+
+
+def _kept(settings: Settings, wrong: LandingFile, what: str, reason: str) -> Path:
+    """Copy a file that was wrong into quarantine, with the reason. Returns where it lies there."""
+    folder = settings.quarantine / wrong.table.source / wrong.table.name / what
+    kept = folder / f"{landing.digest(wrong.path)[:12]}-{wrong.path.name}"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    note = {"source": wrong.table.source, "table": wrong.table.name, "file": wrong.path.name, "bytes": wrong.stat[1]}
+    with whole(kept.with_name(f"{kept.name}.reason.json"), lasting=True) as part:
+        part.write_text(json.dumps({**note, "reason": f"{what}: {reason}"}, indent=1) + "\n")
+    with whole(kept, lasting=True) as part:
+        shutil.copy2(wrong.path, part)
+    return kept
 
 
 def _is_over(settings: Settings, mended: LandingFile) -> None:
