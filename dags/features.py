@@ -29,7 +29,8 @@ the last of them. Where a model is answered by the hour, a run between two midni
 - Nights were missed while Airflow was down: start this DAG by hand once per night.
 
 **Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: the next that is
-due. A night that no source can have is refused, and so is a parameter that means nothing, like `asof`.
+due, the one after the newest that was done. A night thirty days or more after the source's newest delivery is refused,
+and so is a parameter that means nothing, like `asof`.
 """
 
 from datetime import timedelta

@@ -128,9 +128,7 @@ def test_an_empty_night_of_a_source_of_the_past_is_the_next_one_that_is_due(
     assert (cost.night, cost.name) == (date(2025, 3, 4), "shop"), "what it has used is that night's"
 
 
-def test_what_a_refused_run_has_used_makes_no_night(
-    rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_refused_run_has_used_makes_no_night(rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "now", lambda: TONIGHT + timedelta(days=500))
     run({"as_of": "2026-03-07"})
     with pytest.raises(AirflowFailException), task_run.working(rails.settings) as opened:

@@ -148,7 +148,7 @@ def scheduled(rails: Rails) -> tuple[tuple[str, ...], tuple[StartedSource, ...],
     past = {
         name: day for name, day in newest.items() if day and now - clock.midnight(day) > PAST and name not in fetched
     }
-    notes = []
+    notes: list[str] = []
     settings = settings.model_copy(update={"unscheduled": tuple(sorted({*settings.unscheduled, *past}))})
     by_itself = {source: contracts.schedule(settings, source) for source in settings.sources}
     notes += _of_the_past(rails, past, by_itself)
@@ -181,17 +181,18 @@ def _of_the_past(rails: Rails, past: Mapping[str, date], by_itself: Mapping[str,
     done = rails.ledger.newest_attempts("features", past)
     for source, day in past.items():
         told = f"{source}: its newest delivery is that of {day}"
+        asked = f"{told}, so that no night starts by itself; tiltyard start --night"
         due = done[source] + clock.NIGHT if source in done else None
         if by_itself[source] is not None:
             yield (
-                f"{told}, and its nights start by themselves: they will hold its tables as too old, or be refused. Write "
-                "schedule: none into its contract, or bring deliveries."
+                f"{told}, and its nights start by themselves: they will hold its tables as too old, or be refused. "
+                "Write schedule: none into its contract, or bring deliveries."
             )
         elif due is None:
             night = day + clock.NIGHT
-            yield f"{told}, so that no night starts by itself; tiltyard start --night {night} lets one run."
+            yield f"{asked} {night} lets one run."
         elif due <= day + clock.NIGHT:
-            yield f"{told}, so that no night starts by itself; tiltyard start --night {due} lets the one run that is due."
+            yield f"{asked} {due} lets the one run that is due."
         else:
             yield f"{told}, and its newest night is that of {done[source]}: none is due until it delivers again."
 
