@@ -28,8 +28,8 @@ the last of them. Where a model is answered by the hour, a run between two midni
   run `tiltyard online`; the next night catches up, too. `online: rebuilt`: the store was damaged and is made anew.
 - Nights were missed while Airflow was down: start this DAG by hand once per night.
 
-**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: the next that is
-due. A night that no source can have is refused, and so is a parameter that means nothing, like `asof`.
+**Manual parameters.** `as_of`: the night to do (again), like `2016-05-02`, with what there is. Empty: the one after
+the newest that was done. Refused: a night 30 days after all deliveries, and a parameter without a meaning, like `asof`.
 """
 
 from datetime import timedelta

@@ -4,13 +4,17 @@ Sales are what is predicted on (the spine); `ftr_shop__sales` stands on the shop
 alone, `ftr_shop__both` on either. Staging and views are plain tables, so that a build takes a second.
 """
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import make_settings
+from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 
 CONTRACT = """version: 2
@@ -116,3 +120,24 @@ def deliver(settings: Settings, source: str, day: date, rows: Sequence[Mapping[s
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [",".join(rows[0]), *(",".join(str(value) for value in row.values()) for row in rows)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def run(rails: Rails, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """The command line over a home."""
+    settings = rails.settings
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TILTYARD_")}
+    ours = {
+        "PYTHONPATH": str(ROOT / "plugins"),
+        "TILTYARD_HOME": str(settings.home),
+        "TILTYARD_MODELS": str(settings.models),
+        "TILTYARD_DBT": str(settings.dbt),
+        "TILTYARD_EXPECTATIONS": str(settings.expectations),
+        "TILTYARD_SOURCES": "shop,web",
+        "TILTYARD_SCHEDULE": "none",
+        "TILTYARD_DATABASE_URL": settings.database_url or "",
+        "TILTYARD_DATABASE_PREFIX": settings.database_prefix,
+    }
+    command = [sys.executable, "-m", "tiltyard.cli", *words]
+    done = subprocess.run(command, env=kept | ours, capture_output=True, text=True, timeout=500)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done

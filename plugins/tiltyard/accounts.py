@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock
-from tiltyard.ledger_tables import WITHDRAWN, cost, event, stage_run, stored, upserting, worth
+from tiltyard.ledger_tables import cost, stored, upserting, worth
 from tiltyard.records import Cost, ModelWorth, Stored, Usage
 from tiltyard.stages import StageName
 
@@ -16,6 +16,10 @@ ADDED = ("cpu_s", "wall_s", "read_bytes", "written_bytes", "processes")
 """Columns in which what another attempt has used is added."""
 WORKED_ON: tuple[StageName, ...] = ("features", "shadow")
 """Stages without which a night is none."""
+
+_WORK = (cost.c.stage.in_(WORKED_ON), cost.c.name != "")
+"""Which costs are a night's work. Who only looked what there is to do, as a run that is started by hand does on the day
+on which that is, has worked on none."""
 
 
 class Accounts:
@@ -60,20 +64,16 @@ class Accounts:
     def nights(self, first: date, last: date) -> int:
         """Number of nights from `first` to `last` that were worked on. A stage that catches up on nights of before, as
         the audit does, makes none of it."""
-        worked_on = cost.c.stage.in_(WORKED_ON) & cost.c.night.between(first, last)
-        query = sa.select(sa.func.count(sa.distinct(cost.c.night))).where(worked_on)
+        query = sa.select(sa.func.count(sa.distinct(cost.c.night))).where(*_WORK, cost.c.night.between(first, last))
         with self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 
     def newest(self) -> date | None:
-        """The newest night that was worked on, of those that there are; None where there is none. What a night has cost
-        that was taken back is spent, and the night is the newest of nothing; what is done by hand stands under the day
-        on which it is done, which may be years after the nights of a past that is played."""
-        newest = sa.select(sa.func.max(cost.c.night)).where(cost.c.stage.in_(WORKED_ON))
-        there = sa.select(stage_run.c.night).where(stage_run.c.night == cost.c.night).exists()
-        taken_back = sa.select(event.c.night).where(event.c.kind == WITHDRAWN, event.c.night == cost.c.night).exists()
+        """The newest night that was worked on; None where there is none. What is done by hand stands under the day on
+        which it is done, which may be years after the nights of a past that is played."""
+        query = sa.select(sa.func.max(cost.c.night)).where(*_WORK)
         with self._engine.connect() as connection:
-            night: date | None = connection.scalar(newest.where(sa.or_(there, ~taken_back)))
+            night: date | None = connection.scalar(query)
         return night
 
     def set_stored(self, found: Sequence[Stored]) -> None:

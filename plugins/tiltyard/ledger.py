@@ -317,6 +317,18 @@ class Ledger:
         """Model → the newest night that a stage was attempted on for it, however that ended, of those that have one."""
         return self._newest_nights(stage, models, sa.true())
 
+    def newest_before(self, stage: StageName, models: Collection[str], night: date) -> dict[str, date]:
+        """The same before a night."""
+        return self._newest_nights(stage, models, stage_run.c.night < night)
+
+    def worked_on(self, since: date, until: date) -> dict[date, set[tuple[str, str]]]:
+        """Night in [since, until] → (stage, source or model, or '' for all at once) of what was recorded of it."""
+        query = sa.select(stage_run.c.night, stage_run.c.stage, stage_run.c.model)
+        found: dict[date, set[tuple[str, str]]] = {}
+        for row in self._rows(query.where(stage_run.c.night.between(since, until))):
+            found.setdefault(row["night"], set()).add((row["stage"], row["model"]))
+        return found
+
     def _newest_nights(
         self, stage: StageName, models: Collection[str], condition: sa.ColumnElement[bool]
     ) -> dict[str, date]:
@@ -430,17 +442,18 @@ class Ledger:
         *,
         whole: bool,
         detail: Mapping[str, object],
+        is_more: bool = False,
     ) -> dict[str, int]:
         """Take a night back, as far as it is of these models, sources and tables (and, `whole`, of the portfolio), and
         keep as an event what was taken, with who and why (`detail`): both or neither. Table → number of rows. Nothing
-        is kept where nothing was there to take."""
+        is kept where nothing was there to take, here or (`is_more`) elsewhere."""
         rows: dict[str, list[dict[str, Any]]] = {}
         with self.engine.begin() as connection:
             chain.taking_back(connection)
             for name, statement in withdrawing(night, models, sources, tables, whole):
                 if found := [dict(row) for row in connection.execute(statement).mappings()]:
                     rows[name] = found
-            if rows:
+            if rows or is_more:
                 kept = {name: json.loads(json.dumps(found, default=str)) for name, found in rows.items()}
                 values = {"kind": WITHDRAWN, "model": "", "night": night, "recorded_at": clock.now()}
                 connection.execute(event.insert().values(**values, detail={**detail, "taken": kept}))

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock
-from tiltyard.stages import StageName
+from tiltyard.stages import OF_A_NIGHT, StageName
 
 _UNSTORABLE = re.compile(r"\\u(0000|d[89a-f])")
 """A NUL or a surrogate, as `json.dumps` writes them; half of those that it matches are harmless."""
@@ -386,6 +386,8 @@ def withdrawing(
     ]
     if whole:
         taken.append(sa.delete(incident).where(incident.c.night == night))
+    payers = {*models, *sources, *([""] if whole else [])}
+    taken.append(sa.delete(cost).where(cost.c.night == night, cost.c.stage.in_(OF_A_NIGHT), cost.c.name.in_(payers)))
     return [(str(statement.table), statement.returning(statement.table)) for statement in taken]
 
 

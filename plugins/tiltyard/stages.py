@@ -64,6 +64,9 @@ IN_CHUNKS: Final = tuple(
 NIGHTLY: Final = tuple(stage.name for stage in _ALL if stage.works_on)
 """Those of a model that a night goes through; an explanation is a person's, and has no nights."""
 
+OF_A_NIGHT: Final = ("features", *NIGHTLY, "governor", "fallback_audit")
+"""Those that are a night's work. What the others use stands under the day on which they run."""
+
 
 def recorded_as(stage: StageName, model: str, source: str) -> str:
     """Whose record of a stage the ledger keeps for a model of this source: the model's, its source's, or, empty, one

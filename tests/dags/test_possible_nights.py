@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.api.datamodels._generated import DagRun
 from airflow.sdk.exceptions import AirflowFailException
 
 from tests import bazaar
 from tiltyard import clock
+from tiltyard.cli import landed
 from tiltyard.edge import nights, task_run
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails, opened
@@ -41,10 +43,12 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(clock, "now", lambda: TONIGHT)
 
     def started(conf: dict[str, Any] | None = None, *, by_hand: bool = True, end: datetime = TONIGHT) -> None:
-        dag_run = SimpleNamespace(
-            conf=conf or {}, run_type="manual" if by_hand else "scheduled", logical_date=end, run_after=end,
-            data_interval_end=end, start_date=TONIGHT, triggering_user_name="ann" if by_hand else None,
-        )  # fmt: skip
+        dag_run = DagRun.model_validate({  # as a task gets it: what it is told by JSON, with enums of Airflow's own
+            "dag_id": "shop__features", "run_id": "r", "run_type": "manual" if by_hand else "scheduled",
+            "state": "running", "conf": conf or {}, "logical_date": end, "run_after": end, "start_date": TONIGHT,
+            "data_interval_start": end, "data_interval_end": end, "end_date": None, "consumed_asset_events": [],
+            "partition_key": None, "triggering_user_name": "ann" if by_hand else None,
+        })  # fmt: skip
         dag = SimpleNamespace(params={"as_of": None})
         context = {"params": {"as_of": None, **(conf or {})}, "dag_run": dag_run, "dag": dag, "ti": Task()}
         monkeypatch.setattr(task_run, "get_current_context", lambda: context)
@@ -108,6 +112,54 @@ def test_a_night_a_month_after_all_data_is_refused(rails: Rails, run: Any, monke
                 nights.begin(rails, "shop")
         else:
             assert str(nights.begin(rails, "shop").date()) == night
+
+
+def test_an_empty_night_of_a_source_of_the_past_is_the_next_one_that_is_due(
+    rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the landing zone counts, and today does not, nor what the form gives for a field left empty."""
+    monkeypatch.setattr(clock, "now", lambda: TONIGHT + timedelta(days=500))
+    rails.ledger.record_stage("shop", date(2025, 3, 3), "done", FeaturesSummary())
+    run({"as_of": None}, end=clock.now())
+    assert task_run.is_by_hand()
+    with task_run.working(rails.settings) as opened:
+        assert nights.begin(opened, "shop").date() == date(2025, 3, 4)
+    [cost] = rails.ledger.accounts.costs(date.min, date.max)
+    assert (cost.night, cost.name) == (date(2025, 3, 4), "shop"), "what it has used is that night's"
+
+
+def test_what_a_refused_run_has_used_makes_no_night(rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "now", lambda: TONIGHT + timedelta(days=500))
+    run({"as_of": "2026-03-07"})
+    with pytest.raises(AirflowFailException), task_run.working(rails.settings) as opened:
+        nights.begin(opened, "shop")
+    assert rails.ledger.accounts.newest() is None
+
+
+def test_a_scheduled_night_of_a_silent_source_is_done_and_one_out_of_nowhere_is_refused(
+    rails: Rails, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nights went on while a source was silent they go on; where none was done for a month what lies there would
+    all land as if it had come today."""
+    today = TONIGHT + timedelta(days=100)
+    monkeypatch.setattr(clock, "now", lambda: today)
+    run(by_hand=False, end=today)
+    for done in (None, date(2025, 3, 8)):
+        if done:
+            rails.ledger.record_stage("shop", done, "done", FeaturesSummary())
+        with pytest.raises(BadInput, match=r"lies 101 days after the newest delivery of shop, .*, and .* done"):
+            nights.begin(rails, "shop")
+    rails.ledger.record_bad_end("shop", (today - timedelta(days=2)).date(), "stopped", FeaturesSummary())
+    assert nights.begin(rails, "shop").date() == today.date()
+
+
+def test_a_night_is_done_of_those_sources_that_can_have_it(rails: Rails, capsys: pytest.CaptureFixture[str]) -> None:
+    bazaar.deliver(rails.settings, "web", date(2025, 1, 1))
+    night = clock.midnight(date(2025, 3, 8))
+    assert landed.able(rails, ("shop", "web"), night) == ("shop",)
+    assert "The night of 2025-03-08 is none of web" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(BadInput, match="days after the newest delivery of web, which is that of 2025-01-01"):
+        landed.able(rails, ("web",), night)
 
 
 def test_a_name_in_the_conf_that_means_nothing_is_refused_by_the_first_task(

@@ -99,7 +99,8 @@ def test_rows_that_cannot_be_dated_are_shown_with_their_keys(rails: Rails) -> No
     assert "It stays in service as of its last good night, 2025-03-04." in said
     assert "blend (tier 3), flow (tier 3), till (tier 3): the rows to score come from it" in said
     assert "tiltyard replace shop FILE" in said
-    assert "tiltyard features --source shop --as-of 2025-03-05" in said
+    assert "from ingest , which does the whole of it, the features and then the models" in said
+    assert "tiltyard features --source shop --as-of 2025-03-05 does the features alone; the models follow when" in said
 
 
 def test_values_beyond_a_limit_are_shown_with_the_row_and_who_reads_it(rails: Rails) -> None:

@@ -1,9 +1,6 @@
 """A model that is answered by the hour, from deliveries by the hour to the night that closes over them."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -30,7 +27,7 @@ from tiltyard.prepare import features, hourly
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary
 from tiltyard.rewind import hindcast
-from tiltyard.settings import ROOT, Settings
+from tiltyard.settings import Settings
 from tiltyard.spec import Spec, portfolio
 
 NIGHT = instant("2025-05-30")
@@ -114,27 +111,6 @@ def shop(made: Settings, tmp_path: Path) -> Iterator[Rails]:
         yield rails
 
 
-def run(rails: Rails, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """The command line over a home."""
-    settings = rails.settings
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TILTYARD_")}
-    ours = {
-        "PYTHONPATH": str(ROOT / "plugins"),
-        "TILTYARD_HOME": str(settings.home),
-        "TILTYARD_MODELS": str(settings.models),
-        "TILTYARD_DBT": str(settings.dbt),
-        "TILTYARD_EXPECTATIONS": str(settings.expectations),
-        "TILTYARD_SOURCES": "shop,web",
-        "TILTYARD_SCHEDULE": "none",
-        "TILTYARD_DATABASE_URL": settings.database_url or "",
-        "TILTYARD_DATABASE_PREFIX": settings.database_prefix,
-    }
-    command = [sys.executable, "-m", "tiltyard.cli", *words]
-    done = subprocess.run(command, env=kept | ours, capture_output=True, text=True, timeout=500)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
 def test_rows_are_answered_by_the_hour_and_once(shop: Rails) -> None:
     deliver(shop, 6)
     deliver(shop, 7)
@@ -204,16 +180,16 @@ def test_the_command_line_answers_an_hour_and_says_until_when(shop: Rails) -> No
     spec = shop.settings.models / "till" / "spec.yaml"
     spec.write_text(spec.read_text() + "deliver: {folder: out, format: csv}\n", encoding="utf-8")
     deliver(shop, 6)
-    run(shop, "features", "--source", "shop", "--night", "2025-05-30T07:00Z")
-    run(shop, "shadow", "till", "--night", "2025-05-30T07:00Z")
+    bazaar.run(shop, "features", "--source", "shop", "--night", "2025-05-30T07:00Z")
+    bazaar.run(shop, "shadow", "till", "--night", "2025-05-30T07:00Z")
     assert list(answers(shop).index) == ["6.25a", "6.5b"]
     [path] = (shop.settings.home / "out").iterdir()
     assert path.name == "till_2025-05-31.csv"
     assert len(path.read_text().splitlines()) == 3
-    [status] = json.loads(run(shop, "status", "till", "--json").stdout)
+    [status] = json.loads(bazaar.run(shop, "status", "till", "--json").stdout)
     assert status["answered_until"] == "2025-05-30T07:00:00+00:00"
     assert delivery.standing(shop, hourly_spec(shop)).owed == ()
-    refused = run(shop, "shadow", "till", "--as-of", "2025-05-30T07:30Z", code=2)
+    refused = bazaar.run(shop, "shadow", "till", "--as-of", "2025-05-30T07:30Z", code=2)
     assert "is no night and no hour" in " ".join(refused.stderr.split())
     with pytest.raises(BadInput, match=r"features has not done the hour 2025-05-30T08:00Z, .* ends at .* 07:00"):
         hours.require_published(shop, hourly_spec(shop), NIGHT + 8 * HOUR)

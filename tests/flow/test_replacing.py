@@ -108,6 +108,7 @@ def test_what_never_landed_is_put_back_and_lands(rails: Rails, tmp_path: Path) -
     done = replacing.replace(rails, "shop", path, by="ann", reason=WHY)
     assert (done.rows, done.night) == (None, as_of.date())
     assert "the next night takes it" in replacing.summary(done)
+    assert "cleared from ingest in Airflow, with the models; tiltyard features" in replacing.summary(done)
     assert not [*rails.settings.quarantine.rglob("*.csv*")]
     landed = ingest.land_night(rails, "shop", as_of)
     assert (landed.rows, landed.quarantined) == (1, ())

@@ -34,6 +34,7 @@ def test_only_the_nights_that_are_asked_for_count(rails: Rails) -> None:
     accounts.add([caught_up])
     assert accounts.nights(date(2024, 3, 1), SECOND) == 2, "an audit that catches up makes no night"
     accounts.add([Cost(stage="operate", name="", night=date(2026, 3, 1), usage=Usage(cpu_s=1.0))])
+    accounts.add([Cost(stage="shadow", name="", night=date(2026, 3, 2), usage=Usage(cpu_s=1.0))])
     assert accounts.newest() == SECOND, "what is done by hand years later moves no window"
 
 

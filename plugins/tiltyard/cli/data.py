@@ -89,7 +89,7 @@ def ingest(as_of: AsOf = None, source: Source = None, as_json: Json = False) -> 
     settings, night = Settings(), options.night(as_of)
     chosen = _chosen(settings, source)
     with options.opened(sources=chosen) as opened:
-        landed.require_possible(opened, chosen, night)
+        chosen = landed.able(opened, chosen, night)
         result = stage.ingest(opened, night, chosen)
     emit(result, as_json)
     for name, summary in result.items():
@@ -193,7 +193,7 @@ def features(
         return
     with options.opened(sources=chosen) as opened:
         stage.require_tables(opened.settings, rebuild or ())
-        landed.require_possible(opened, chosen, night)
+        chosen = landed.able(opened, chosen, night)
         built = stage.build_night(opened, night, chosen, rebuild=rebuild or ())
         online_features = fill.fill_night(opened, night)
     document = built.to_json() | {"online": online_features.to_json()}
@@ -215,10 +215,10 @@ def _features_at(hour: datetime, source: str | None, as_json: bool) -> None:
     from tiltyard.prepare import hourly
 
     with options.opened(sources=_chosen(Settings(), source)) as opened:
-        chosen = [source] if source else list(hourly.sources(opened.settings))
+        chosen = (source,) if source else tuple(hourly.sources(opened.settings))
         if not chosen:
             raise BadInput(f"No active model is hourly; name a night, like --as-of {clock.night_of(hour)}.")
-        landed.require_possible(opened, chosen, hour)
+        chosen = landed.able(opened, chosen, hour)
         done = {name: hourly.build_hour(opened, name, hour) for name in chosen}
         filled = fill.fill_night(opened, hour)
     document = {"hour": hour.isoformat(), "sources": {name: each.to_json() for name, each in done.items()}}

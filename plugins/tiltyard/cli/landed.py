@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
+from tiltyard.cli.output import caution
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
+from tiltyard.words import listed
 
 if TYPE_CHECKING:
     from tiltyard.edge.document import NoNight
@@ -41,6 +43,20 @@ def require_possible(rails: "Rails", sources: Sequence[str], *nights: datetime) 
     from tiltyard.prepare import possible
 
     possible.require(rails, sources, clock.now(), *nights)
+
+
+def able(rails: "Rails", sources: Sequence[str], night: datetime) -> tuple[str, ...]:
+    """Those of these sources that can have a night; who is left out is said on the terminal. Raises BadInput where none
+    can (prepare/possible.py)."""
+    from tiltyard.prepare import possible
+
+    found = possible.able(rails, sources, clock.now(), night)
+    if others := [source for source in sources if source not in found]:
+        caution(
+            f"The night of {clock.night_of(night)} is none of {listed(others)}, whose newest delivery lies "
+            f"{possible.AHEAD.days} days or more before it: left out."
+        )
+    return found
 
 
 def first_step(rails: "Rails", document: "NoNight", source: str) -> "NoNight":

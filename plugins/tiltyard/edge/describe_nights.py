@@ -90,7 +90,7 @@ def held_back(result: "Hindcast", quarantine: Path) -> str:
         many = counted(len(result.tables), "table")
         lines = [
             f"tables       {many} not good on some of these nights; tiltyard status says how they stand now, and "
-            f"tiltyard features --as-of {result.tables[0].last} does a night again once it is mended",
+            f"tiltyard features --as-of {result.tables[0].last} does the features of a night again once it is mended",
             *(f"  {_held(table)}" for table in result.tables[:SHOWN]),
             *_more(len(result.tables) - SHOWN),
         ]

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RecordT = TypeVar("RecordT", bound=Record)
-BEGUN = "begun"
-"""Under this key the first task of a run of a source's features says which night it is."""
 SWEEP = timedelta(days=7)
 """How far back of the newest finished night a stage looks for nights that no event announced."""
 
@@ -88,14 +86,13 @@ def begin(rails: "Rails", source: str) -> datetime:
         source,
         f"the hour {as_of:%Y-%m-%d %H:%M} UTC" if clock.is_hour(as_of) else f"night of {as_of:%Y-%m-%d}",
     )
-    task_run.hand_on(BEGUN, {"as_of": as_of.isoformat()})
+    task_run.hand_on(task_run.BEGUN, {"as_of": as_of.isoformat()})
     return as_of
 
 
 def end_of_run(rails: "Rails", source: str) -> datetime:
     """The `as_of` that the first task of a run of a source's features has begun with."""
-    begun = task_run.handed_on("ingest", BEGUN)
-    return clock.parse_as_of(str(begun["as_of"])) if begun is not None else _asked(rails, source)
+    return task_run.begun() or _asked(rails, source)
 
 
 def _asked(rails: "Rails", source: str) -> datetime:
@@ -105,7 +102,9 @@ def _asked(rails: "Rails", source: str) -> datetime:
         return chosen
     if task_run.is_by_hand():
         return possible.next_due(rails, source, clock.now())
-    return hours.as_of(rails, source, *task_run.interval_end())
+    as_of = hours.as_of(rails, source, *task_run.interval_end())
+    possible.require_going_on(rails, source, clock.now(), as_of)
+    return as_of
 
 
 def finished_nights(rails: "Rails", stage: StageName, spec: Spec) -> set[date]:

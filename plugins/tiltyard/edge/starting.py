@@ -4,9 +4,9 @@ It fetches nothing and plays no past. What is acceptable of the checkout is put 
 missing is started; nights that are named run as real DAG runs. Safe to repeat.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 from tiltyard import clock
 from tiltyard import rails as rails_module
@@ -131,7 +131,7 @@ def _live(rails: Rails, as_of: datetime, sources: Sequence[str], specs: Sequence
         raise BadInput(
             f"The night of {clock.night_closing(as_of)} is no model's: none of their sources "
             f"({', '.join(sources) or 'none that no hindcast plays'}) has delivered in the {PAST.days} days before it. "
-            "Name a night that has data; tiltyard start without --night names the newest."
+            "Name a night that has data; tiltyard start without --night names the one that is due."
         )
     return live
 
@@ -148,19 +148,10 @@ def scheduled(rails: Rails) -> tuple[tuple[str, ...], tuple[StartedSource, ...],
     past = {
         name: day for name, day in newest.items() if day and now - clock.midnight(day) > PAST and name not in fetched
     }
-    notes = []
+    notes: list[str] = []
     settings = settings.model_copy(update={"unscheduled": tuple(sorted({*settings.unscheduled, *past}))})
     by_itself = {source: contracts.schedule(settings, source) for source in settings.sources}
-    for source, day in past.items():
-        told = f"{source}: its newest delivery is that of {day}"
-        if by_itself[source] is None:
-            night = day + timedelta(days=1)
-            notes.append(f"{told}, so that no night starts by itself; tiltyard start --night {night} lets one run.")
-        else:
-            notes.append(
-                f"{told}, and its nights start by themselves: they will hold its tables as too old. Write "
-                "schedule: none into its contract, or bring deliveries."
-            )
+    notes += _of_the_past(rails, past, by_itself)
     notes += [
         f"{source}: nothing has landed yet; "
         + ("its first night fetches it." if source in fetched else f"put deliveries under {settings.landing / source}.")
@@ -183,6 +174,27 @@ def scheduled(rails: Rails) -> tuple[tuple[str, ...], tuple[StartedSource, ...],
         for source in settings.sources
     )
     return settings.unscheduled, sources, tuple(notes)
+
+
+def _of_the_past(rails: Rails, past: Mapping[str, date], by_itself: Mapping[str, str | None]) -> Iterator[str]:
+    """What is said of each source of the past, `past`: source → day of its newest delivery."""
+    done = rails.ledger.newest_attempts("features", past)
+    for source, day in past.items():
+        told = f"{source}: its newest delivery is that of {day}"
+        asked = f"{told}, so that no night starts by itself; tiltyard start --night"
+        due = done[source] + clock.NIGHT if source in done else None
+        if by_itself[source] is not None:
+            yield (
+                f"{told}, and its nights start by themselves: they will hold its tables as too old, or be refused. "
+                "Write schedule: none into its contract, or bring deliveries."
+            )
+        elif due is None:
+            night = day + clock.NIGHT
+            yield f"{asked} {night} lets one run."
+        elif due <= day + clock.NIGHT:
+            yield f"{asked} {due} lets the one run that is due."
+        else:
+            yield f"{told}, and its newest night is that of {done[source]}: none is due until it delivers again."
 
 
 def summary(outcome: StartOutcome) -> str:

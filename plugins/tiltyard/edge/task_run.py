@@ -35,6 +35,8 @@ MANUAL = "manual"
 """What Airflow calls a run that somebody has started."""
 NOBODY = "airflow"
 """Who starts what no person has started."""
+BEGUN = "begun"
+"""Under this key the first task of a run of a source's features says which night it is."""
 REQUESTED_BY = "requested_by"
 """In an event's extra: the people who started the run that announced it."""
 PAGES = "/tiltyard/"
@@ -75,7 +77,7 @@ def chosen_night() -> datetime | None:
 def is_by_hand() -> bool:
     """Whether somebody has started this run, in Airflow's pages or through its API: its logical date is then that of
     the button, and says nothing of a night."""
-    return str(get_current_context()["dag_run"].run_type) == MANUAL
+    return bool(get_current_context()["dag_run"].run_type == MANUAL)  # an enum of texts, and its str() is another one
 
 
 def require_known() -> None:
@@ -159,6 +161,13 @@ def requester() -> str:
     return ", ".join(requesters())
 
 
+def begun() -> datetime | None:
+    """The `as_of` that the first task of this run of a source's features has begun with; None where it has not, as
+    where that was refused."""
+    said = handed_on("ingest", BEGUN)
+    return clock.parse_as_of(str(said["as_of"])) if said is not None else None
+
+
 def handed_on(task_id: str, key: str) -> JsonObject | None:
     """What another task of this run has handed on under a key; None where it has not."""
     value: JsonObject | None = get_current_context()["ti"].xcom_pull(task_ids=task_id, key=key)
@@ -215,9 +224,13 @@ def _metered(rails: "Rails") -> Iterator[None]:
 
 
 def _at_work() -> tuple[StageName, str, date] | None:
-    """The stage, whom its DAG is for, and the night that the run is about, the newest where there are several."""
+    """The stage, whom its DAG is for, and the night that the run is about, the newest where there are several; None
+    where it is about none. A run of features whose night was refused is about none: today's would become the newest."""
     try:
         stage, of = split(key().dag_id)
+        if stage == "features":
+            as_of = begun()
+            return (stage, of, as_of.date()) if as_of else None
         days = announced_nights()
         return stage, of, max(days) if days and not chosen_night() else night().date()
     except (KeyError, RuntimeError, TiltyardError):  # no task, no stage of ours, or no night, which the task will say

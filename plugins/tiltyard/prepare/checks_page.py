@@ -142,9 +142,11 @@ class _Night:
         """What to do, a sentence each."""
         again = f"tiltyard features --source {self.source} --as-of {self.night}"
         run = Html(
-            f"Then let the night run again: <code>{kit.text(again)}</code>, or clear the run of "
+            "Then let the night run again: clear the run of "
             f'<a href="/dags/{kit.text(self.source)}__features" target="_top">{kit.text(self.source)}__features</a> '
-            "from <em>ingest</em>. Or let the next night do it."
+            "from <em>ingest</em>, which does the whole of it, the features and then the models. "
+            f"<code>{kit.text(again)}</code> does the features alone; the models follow when you start "
+            '<a href="/dags/shadow" target="_top">shadow</a> with no night filled in. Or let the next night do it all.'
         )
         if state and state.state == "failed":
             return ["Mend its SQL, or what it reads: the sentence above is dbt's.", run]

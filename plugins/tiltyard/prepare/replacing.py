@@ -304,12 +304,15 @@ def summary(done: Replacement) -> str:
     """What the command prints."""
     if done.is_same:
         return f"{done.file} is what has landed already; nothing is replaced."
-    again = f"tiltyard features --source {done.source} --as-of {done.night}"
+    at_once = (
+        f"or, at once, the run of {done.source}__features of {done.night}, cleared from ingest in Airflow, with the "
+        f"models; tiltyard features --source {done.source} --as-of {done.night} does the features alone."
+    )
     if done.rows is None:
-        return f"{done.file} lies in the landing zone; the next night takes it, or {again} does at once."
+        return f"{done.file} lies in the landing zone; the next night takes it, {at_once}"
     lines = [f"{done.file}: {counted(done.rows, 'row')} in place of {done.before:,}."]
     if done.tables:
         lines.append(f"{listed(done.tables)}, and what is made of that, is made anew by the next night.")
     if done.kept:
         lines.append(f"The file that was wrong is kept: {done.kept}")
-    return "\n".join([*lines, f"The next night goes on with it, or {again} does at once."])
+    return "\n".join([*lines, f"The next night goes on with it, {at_once}"])

@@ -11,6 +11,7 @@ from tiltyard import rails as rails_module
 from tiltyard.edge import starting
 from tiltyard.errors import BadInput
 from tiltyard.prepare import contracts
+from tiltyard.records import FeaturesSummary
 from tiltyard.settings import Settings
 
 TODAY = clock.now().date()
@@ -39,6 +40,16 @@ def test_no_night_starts_by_itself_where_all_data_is_of_the_past_and_the_way_out
     assert {each.schedule for each in sources} == {None}
     assert "incident: its newest delivery is that of 2016-05-31" in notes[0]
     assert "tiltyard start --night 2016-06-01" in notes[0]
+
+
+def test_the_night_that_is_named_is_the_one_that_is_due(settings: Settings) -> None:
+    with rails_module.opened(home(settings, {"incident": date(2016, 5, 31)})) as rails:
+        rails.ledger.record_stage("incident", date(2016, 4, 21), "done", FeaturesSummary())
+        [note] = starting.scheduled(rails)[2]
+        assert "tiltyard start --night 2016-04-22 lets the one run that is due" in note
+        rails.ledger.record_bad_end("incident", date(2016, 6, 1), "stopped", FeaturesSummary())
+        [note] = starting.scheduled(rails)[2]
+    assert note.endswith("its newest night is that of 2016-06-01: none is due until it delivers again.")
 
 
 def test_a_source_of_the_past_beside_one_that_delivers_is_named(settings: Settings) -> None:
