@@ -60,7 +60,7 @@ def asking(spec: Spec) -> None:
         with on.working() as rails:
             promoted = on.promote(rails, spec, on.JudgedNight.from_json(judged))
             if promoted.refused:
-                on.fail(f"The champion stays: {promoted.reason} Clear judge to ask again.")
+                on.fail(f"The champion stays: {promoted.reason} {promoted.refused}")
             if promoted.night is None or not promoted.changed:
                 on.skip(f"The champion stays: {promoted.reason}")
             on.announce([champion], on.same_nights([promoted.night]))

@@ -562,8 +562,8 @@ class SharedBreak(Strict):
 
 
 AlertKind = Literal[
-    "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed", "stopped",
-    "unanswered", "undelivered",
+    "approve", "uncounted", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed",
+    "stopped", "unanswered", "undelivered",
 ]  # fmt: skip
 """What a message is about."""
 PORTFOLIO = "portfolio.yaml"

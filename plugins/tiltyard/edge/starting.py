@@ -12,6 +12,7 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import quickstart, services
 from tiltyard.edge.airflow_api import Airflow, Progress
+from tiltyard.edge.airflow_settings import SECOND_USER
 from tiltyard.edge.quickstart import AirflowAccess, LiveNight, Question
 from tiltyard.edge.resting import PAST
 from tiltyard.errors import BadInput
@@ -198,6 +199,6 @@ def summary(outcome: StartOutcome) -> str:
     lines += map(str, outcome.questions)
     airflow = outcome.airflow
     lines.append(
-        f"Airflow {airflow.url}, user {airflow.user}, password in {airflow.password_file}; tiltyard down stops it."
+        f"Airflow {airflow.url}, user {airflow.user}, and {SECOND_USER} to answer what {airflow.user} has asked for; passwords in {airflow.password_file}; tiltyard down stops it."
     )
     return "\n".join(lines)
