@@ -89,7 +89,7 @@ def test_the_form_offers_the_models_that_there_are_and_what_can_be_done(parse: C
     needed = [name for name in dag.params if dag.params.get_param(name).schema["type"] == "string"]
     assert needed == ["model", "action", "reason"], "which may not be left empty"
     second = dag.get_task("second_person")
-    assert (second.options, second.defaults) == (["Approve", "Reject"], ["Reject"])
+    assert (second.options, second.defaults) == (["Approve", "Reject"], None)
 
 
 def test_what_one_person_may_do_is_done_with_the_name_of_whoever_has_started_the_run(

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from tiltyard import clock, operating
 from tiltyard.answered import delivery
 from tiltyard.chronicle import NightLoss, lately
-from tiltyard.edge import cost_page, proposals
+from tiltyard.edge import cost_page, proposals, table_faults
 from tiltyard.edge.open_forms import Forms
 from tiltyard.edge.proposals import Proposals, Proposed
 from tiltyard.errors import BadInput
@@ -205,6 +205,8 @@ class Asked(Record):
     """Where it is answered or seen, below Airflow's address."""
     models: tuple[str, ...] = ()
     """The models that are concerned; empty: all of them."""
+    tables: tuple[str, ...] = ()
+    """The tables that are at fault; empty where none is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -559,14 +561,7 @@ class _Facts:
                   link=self.forms.link(f"{name}__explanation"), models=(name,))
             for name, task in sorted(self.tasks.items()) if any(spec.name == name for spec in specs)
         ]  # fmt: skip
-        source_of = {table: spec.source for spec in specs for table in spec.tables}
-        read = source_of.keys() | self.upstream(specs)
-        asked += [
-            Asked(kind="table", subject=name, reason=state.reason or state.state, since=state.since,
-                  link=self.checks_of(state, source_of.get(name)), models=self.readers(specs, name))
-            for name, state in sorted(self.states.items())
-            if not self.good(name) and state.cause in (None, name) and name in read
-        ]  # fmt: skip
+        asked += self.tables(specs)
         asked += [
             Asked(kind="incident", subject=incident.node,
                   reason=f"{incident.kind.replace('_', ' ')}: {incident.reason}",
@@ -597,6 +592,28 @@ class _Facts:
         ]  # fmt: skip
         far = datetime.max.replace(tzinfo=self.now.tzinfo)
         return sorted(asked, key=lambda item: (item.until or far, item.since or date.max, item.subject))
+
+    def tables(self, specs: Sequence[Spec]) -> list[Asked]:
+        """The tables that are at fault, those of one cause together."""
+        source_of = {table: spec.source for spec in specs for table in spec.tables}
+        read = source_of.keys() | self.upstream(specs)
+        own = {
+            table: name for name in {spec.source for spec in specs} for table in _delivered(self.rails.settings, name)
+        }
+        at_fault = (state for name, state in self.states.items()
+                    if not self.good(name) and state.cause in (None, name) and name in read)  # fmt: skip
+        found = []
+        for fault in table_faults.together(at_fault, own):
+            models = {model for state in fault.tables for model in self.readers(specs, state.table)}
+            first = fault.tables[0]
+            since = min((state.since for state in fault.tables if state.since), default=None)
+            found.append(
+                Asked(kind="table", subject=fault.subject, reason=fault.reason, since=since,
+                      link=self.checks_of(first, source_of.get(first.table)),
+                      models=tuple(spec.name for spec in specs if spec.name in models),
+                      tables=tuple(state.table for state in fault.tables))
+            )  # fmt: skip
+        return found
 
     def undelivered(self, specs: Sequence[Spec]) -> list[Asked]:
         """The models whose answers are not where they are to be, and why, until they are there."""

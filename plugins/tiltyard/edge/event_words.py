@@ -129,7 +129,9 @@ def _not_done(detail: JsonObject) -> Told:
 
 def _alias(how: str) -> Callable[[JsonObject], Told]:
     def say(detail: JsonObject) -> Told:
-        found, back = (f"version {detail[name]}" if detail.get(name) else "no version" for name in ("found", "put_back"))
+        found, back = (
+            f"version {detail[name]}" if detail.get(name) else "no version" for name in ("found", "put_back")
+        )
         was = f" and pointed at {found}" if detail.get("found") else ""
         return f"MLflow's alias {_text(detail, 'alias')} {how}{was}", f"It points at {back} again, as the ledger says"
 
@@ -195,7 +197,7 @@ WORDS: Final[Mapping[str, Callable[[JsonObject], Told]]] = {
     "file_quarantined": _reason(
         lambda detail: f"{_text(detail, 'file')} of {_text(detail, 'source')} was put into quarantine"
     ),
-    "hour_missed": _reason(lambda detail: f"the hour of {_text(detail, 'hour')} was missed by {_text(detail, 'stage')}"),
+    "hour_missed": _reason(lambda detail: f"{_text(detail, 'stage')} has missed the hour of {_text(detail, 'hour')}"),
     "incident_release": _reason(lambda detail: f"the shift at {_text(detail, 'node')} was released"),
     "legal_hold": _hold,
     "legal_hold_released": _reason(lambda detail: f"legal hold {_text(detail, 'hold')} was released"),

@@ -39,7 +39,7 @@ def _in_database(settings: Settings) -> tuple[str, ...] | None:
     engine = sa.create_engine(postgres.url(settings, "airflow"), poolclass=sa.NullPool)
     try:
         with engine.connect() as connection:
-            rows = connection.execute(query).all()
+            rows = [(str(name), str(role)) for name, role in connection.execute(query)]
     except sa.exc.SQLAlchemyError as error:
         log.warning("Airflow's logins are not known: %s", error)
         return None

@@ -56,7 +56,9 @@ class Refused:
     @property
     def why(self) -> str:
         """Why it does not count and how to go on, as a sentence."""
-        return f"The approval does not hold: {listed(self.faults, '; ')}. Clear judge in its run, and it is asked again."
+        return (
+            f"The approval does not hold: {listed(self.faults, '; ')}. Clear judge in its run, and it is asked again."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,9 @@ def read(
     for name, event in events.items():
         if name in proposed or not _is_approval(event) or (best := _in_vain(ledger, event)) is None:
             continue
-        if forms.find(dag_id("promotion", name), question(name, best.challenger, best.night)):  # it was asked again, though the night is closed
+        if forms.find(
+            dag_id("promotion", name), question(name, best.challenger, best.night)
+        ):  # it was asked again, though the night is closed
             proposed[name] = best
         elif operating.hindrance(operations.get(name, ()), best.night) is None:
             link = f"/dags/{dag_id('promotion', name)}"
@@ -106,9 +110,7 @@ def question(model: str, version: int, night: date) -> str:
     return f"Promote {model} version {version} on the night of {night}?"
 
 
-def _asked(
-    spec: Spec, best: Decision, operations: Sequence[Operation], forms: Forms, now: datetime
-) -> Proposed | None:
+def _asked(spec: Spec, best: Decision, operations: Sequence[Operation], forms: Forms, now: datetime) -> Proposed | None:
     """The question, as long as its answer would count. The form's own time counts, where there is one already."""
     if operating.hindrance(operations, best.night):
         return None

@@ -63,7 +63,13 @@ class AirflowAccess(Record):
     user: str
     """The user's name."""
     password_file: str
-    """The file that holds the password."""
+    """The file that holds the passwords."""
+
+    def __str__(self) -> str:
+        return (
+            f"Airflow {self.url}, user {self.user}, and {SECOND_USER} to answer what {self.user} has asked for; "
+            f"passwords in {self.password_file}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,11 +395,8 @@ def dag_ids(settings: Settings, specs: tuple[Spec, ...]) -> list[str]:
 
 def summary(outcome: DemoOutcome) -> str:
     """What `up` prints at its end: what happened, what a person is asked, where Airflow is and how to log in."""
-    airflow = outcome.airflow
     lines = [describe.model(document) for document in outcome.models]
     lines += [f"  plot         {path}" for path in outcome.plots]
     lines += map(str, outcome.questions)
-    lines.append(
-        f"Airflow {airflow.url}, user {airflow.user}, and {SECOND_USER} to answer what {airflow.user} has asked for; passwords in {airflow.password_file}; make down stops it."
-    )
+    lines.append(f"{outcome.airflow}; make down stops it.")
     return "\n".join(lines)

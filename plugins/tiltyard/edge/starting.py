@@ -12,7 +12,6 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import quickstart, services
 from tiltyard.edge.airflow_api import Airflow, Progress
-from tiltyard.edge.airflow_settings import SECOND_USER
 from tiltyard.edge.quickstart import AirflowAccess, LiveNight, Question
 from tiltyard.edge.resting import PAST
 from tiltyard.errors import BadInput
@@ -197,8 +196,5 @@ def summary(outcome: StartOutcome) -> str:
         lines.append(f"resting, since their source is not active here: {', '.join(outcome.resting)}")
     lines += [f"night of {night}: done" for night in outcome.nights]
     lines += map(str, outcome.questions)
-    airflow = outcome.airflow
-    lines.append(
-        f"Airflow {airflow.url}, user {airflow.user}, and {SECOND_USER} to answer what {airflow.user} has asked for; passwords in {airflow.password_file}; tiltyard down stops it."
-    )
+    lines.append(f"{outcome.airflow}; tiltyard down stops it.")
     return "\n".join(lines)

@@ -22,8 +22,10 @@ def by_how_much(evidence: EvidenceRecord) -> str | None:
     for it. None where nothing was compared yet."""
     if evidence.mean is None:
         return None
-    mean, low, high = ("–" if value is None else f"{value:.4g}" for value in (evidence.mean, evidence.low, evidence.high))
+    mean, low, high = (
+        "–" if value is None else f"{value:.4g}" for value in (evidence.mean, evidence.low, evidence.high)
+    )
     return (
-        f"Its {METRICS[evidence.metric]} is lower by {mean} [{low}, {high}] than that of {evidence.against}, on the same "
-        f"{evidence.matured:,} matured rows of {counted(evidence.nights, 'night')}."
+        f"Its {METRICS[evidence.metric]} is lower by {mean} [{low}, {high}] than that of {evidence.against}, on the "
+        f"same {evidence.matured:,} matured rows of {counted(evidence.nights, 'night')}."
     )

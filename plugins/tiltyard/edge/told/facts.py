@@ -1,7 +1,8 @@
 """What there is to tell: all that waits for a person, and the models that did not get through, per owner.
 
 One cause is one message: a table at fault is told once, with the models that stand on it, and none of those is told as
-well; stages that failed for the same reason are one, however many models they are of.
+well; the tables of a source that is silent are one (the board puts them together); stages that failed for the same
+reason are one, however many models they are of.
 """
 
 import re
@@ -14,6 +15,7 @@ from tiltyard.spec import AlertKind, Spec
 
 NEEDS: Final[dict[AlertKind, str]] = {
     "approve": "Look at the evidence, then approve or refuse. Silence is a no.",
+    "uncounted": "Clear judge in its run, and the form is asked again; whoever asked for it cannot answer it.",
     "operate": "Look at it; where it waits for a second person, approve or refuse it. Silence is a no.",
     "worse": "Roll it back by hand, or let it go: as long as it is held nothing else changes it.",
     "explain": "Say why it is still on its safe default, in the form of its explanation.",
@@ -38,7 +40,7 @@ def facts(board: Board, specs: Sequence[Spec]) -> list[Fact]:
     """What there is to tell, of each owner that is concerned, by kind and subject."""
     by_name = {spec.name: spec for spec in specs}
     found = [fact for item in board.inbox if item.kind != "untold" for fact in _of_item(item, by_name)]
-    tables = {item.subject for item in board.inbox if item.kind == "table"}
+    tables = {table for item in board.inbox if item.kind == "table" for table in item.tables}
     own = [row for row in board.models if not any(table in row.reason for table in tables)]
     found += [fact for rows in _alike(own) for fact in _of_rows(rows, by_name)]
     return sorted(found, key=lambda fact: fact.key)
