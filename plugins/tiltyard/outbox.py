@@ -66,6 +66,9 @@ class Outbox:
         with self._engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/outbox'))"))
             look = decide(_standing(connection, now))
+            if look.ended:  # first: what comes in the place of one has its name
+                over = sa.update(message).where(message.c.id.in_(look.ended))
+                connection.execute(over.values(ended_at=now))
             for fact, weight, own in look.opened:
                 row: dict[str, Any] = {"kind": fact.kind, "subject": storable(fact.subject), "owner": fact.owner}
                 row |= {"fact": fact.to_json(), "weight": weight, "weighed_at": None if weight == "waits" else now}
@@ -81,9 +84,6 @@ class Outbox:
             if look.reminded:
                 asked = sa.update(message).where(message.c.id.in_(look.reminded))
                 connection.execute(asked.values(reminders=message.c.reminders + 1))
-            if look.ended:
-                over = sa.update(message).where(message.c.id.in_(look.ended))
-                connection.execute(over.values(ended_at=now))
             _put(connection, look.sendings, None)
         return look
 

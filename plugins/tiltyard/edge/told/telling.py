@@ -131,7 +131,7 @@ def _how(rails: Rails, messages: Sequence[Message], now: datetime) -> Iterator[H
         own = [entry for entry in sent if entry.message == message.id]
         if message.weight == "digest":
             own += [
-                entry for entry in digests if entry.owner == fact.owner and message.opened_at < entry.created_at < over
+                entry for entry in digests if entry.owner == fact.owner and message.opened_at < entry.created_at <= over
             ]
         to = dict.fromkeys(entry.to for entry in own if entry.sent_at)
         refused = dict.fromkeys(entry.to for entry in own if entry.sent_at is None and entry.attempts)
