@@ -21,9 +21,9 @@ person has frozen or pinned is judged all the same; nobody is asked, and nothing
   nobody can answer both. `tiltyard train` knows you by `TILTYARD_USER`, or else by your login on that machine: let it
   be your login in Airflow, for names are all that can be compared. A version whose author is not known stays out.
 - *promote* is red: somebody has approved, and that does not count. The log says why (the requester approved, somebody
-  who is not among `approvers`, the page was changed meanwhile). The attempt is kept among the model's events, on the
-  portfolio page. Marking tasks as successful promotes nothing. Clear *judge* to ask again; delete a page that was
-  changed first, and it is drawn as it was.
+  who is not among `approvers`, the page was changed meanwhile), and who may. The attempt is kept among the model's
+  decisions, on its page, and stands in the inbox. Marking tasks as successful promotes nothing. Clear *judge* to ask
+  again; delete a page that was changed first, and it is drawn as it was.
 - The model is gone, has another name, or is of another tier: its question ends with the next run of any source's
   features.
 - The champion went back: `tiltyard status` says on which rows. What was sent back does not challenge again; train anew.
@@ -60,7 +60,7 @@ def asking(spec: Spec) -> None:
         with on.working() as rails:
             promoted = on.promote(rails, spec, on.JudgedNight.from_json(judged))
             if promoted.refused:
-                on.fail(f"The champion stays: {promoted.reason} Clear judge to ask again.")
+                on.fail(f"The champion stays: {promoted.reason} {promoted.refused}")
             if promoted.night is None or not promoted.changed:
                 on.skip(f"The champion stays: {promoted.reason}")
             on.announce([champion], on.same_nights([promoted.night]))

@@ -55,6 +55,8 @@ class Look:
     """Messages of which whoever is asked is reminded."""
     ended: tuple[int, ...] = ()
     """Messages that are over."""
+    renewed: tuple[Message, ...] = ()
+    """Messages whose fact reads otherwise by now, as it reads."""
     sendings: tuple[Sending, ...] = ()
     """What else is sent."""
 
@@ -71,7 +73,7 @@ class Outbox:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/outbox'))"))
             standing, unreadable = _standing(connection, now)
             look = decide(standing)
-            if over := [*look.ended, *unreadable]:  # first: what is told anew has its place
+            if over := [*look.ended, *unreadable]:  # first: what comes in the place of one has its name
                 ended = sa.update(message).where(message.c.id.in_(over))
                 connection.execute(ended.values(ended_at=now))
             for fact, weight, own in look.opened:
@@ -83,6 +85,9 @@ class Outbox:
             for number, weight in look.weighed:
                 chosen = sa.update(message).where(message.c.id == number)
                 connection.execute(chosen.values(weight=weight, weighed_at=now))
+            for entry in look.renewed:
+                present = sa.update(message).where(message.c.id == entry.id).values(fact=entry.fact.to_json())
+                connection.execute(present)
             if look.reminded:
                 asked = sa.update(message).where(message.c.id.in_(look.reminded))
                 connection.execute(asked.values(reminders=message.c.reminders + 1))
@@ -143,6 +148,12 @@ class Outbox:
         query = sa.select(sending).where(sending.c.message.in_(sorted(numbers))).order_by(sending.c.id)
         with self._engine.connect() as connection:
             return [Sending.from_json(dict(row)) for row in connection.execute(query).mappings()]
+
+    def digests(self, since: datetime) -> list[Sending]:
+        """The digests that were put down since an instant, the oldest first."""
+        own = sa.select(sending).where(sending.c.occasion == "digest", sending.c.created_at >= since)
+        with self._engine.connect() as connection:
+            return [Sending.from_json(dict(row)) for row in connection.execute(own.order_by(sending.c.id)).mappings()]
 
     def judge(self, number: int, needed: bool, by: str) -> Message:
         """Say whether a page was needed. Raises BadInput where there is no page of that number."""

@@ -568,8 +568,8 @@ class SharedBreak(Strict):
 
 
 AlertKind = Literal[
-    "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed", "stopped",
-    "unanswered", "undelivered", "touched",
+    "approve", "uncounted", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed",
+    "stopped", "unanswered", "undelivered", "touched",
 ]  # fmt: skip
 """What a message is about."""
 PORTFOLIO = "portfolio.yaml"
@@ -686,7 +686,7 @@ class Portfolio(Strict):
         """The addresses that a message goes to, each once; none where no route fits. On a `day` those of the owner's
         delegates as well, of what they may answer."""
         named = [to for route in self.routes if route.fits(owner, tier, kind) for to in route.to]
-        if day is not None and kind in ("approve", "operate") and owner in self.approvers:
+        if day is not None and kind in ("approve", "uncounted", "operate") and owner in self.approvers:
             named += [to for one in self.approvers[owner].on(day) for to in one.tell]
         return tuple(dict.fromkeys(named))
 

@@ -138,7 +138,7 @@ def test_a_person_is_asked_without_a_default(
         explanations.explanation(spec).execute(run)
     assert parked.value.timeout == explanations.LOOK_AGAIN
     assert asked["subject"] == fallback_audit.subject(spec.name, SINCE, OPENED)
-    assert "champion_not_loaded: 100%" in asked["body"]
+    assert "champion_not_loaded 100%" in asked["body"]
     assert (asked["options"], asked["defaults"]) == (["Explain"], None)
     assert {"cause", "owner", "until"} <= set(asked["params"])
 

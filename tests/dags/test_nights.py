@@ -13,7 +13,7 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from tests import bazaar
 from tiltyard import clock
-from tiltyard.edge import approvals, due, task_run, work
+from tiltyard.edge import approvals, due, proposals, task_run, work
 from tiltyard.edge import nights as run_nights
 from tiltyard.edge.answers import RecordedAnswer
 from tiltyard.edge.assets import granted_assets, settled_assets
@@ -266,7 +266,7 @@ def test_only_granted_models_are_announced(rails: Rails, run: Any, monkeypatch: 
 def test_an_answer_is_bound_to_what_was_asked() -> None:
     digest = "0a" * 32
     answer = RecordedAnswer(
-        subject=approvals.question("sla_breach", 7, "2016-04-20"),
+        subject=proposals.question("sla_breach", 7, date(2016, 4, 20)),
         body=f"The gate says **promote**\n\nEvidence: `{digest}`",
         chosen=("Approve",),
         responded_at=datetime(2016, 4, 20, 8, tzinfo=UTC),
@@ -282,7 +282,7 @@ def test_an_answer_is_bound_to_what_was_asked() -> None:
     )
 
 
-QUESTION = approvals.question("sla_breach", 7, "2016-04-20")
+QUESTION = proposals.question("sla_breach", 7, date(2016, 4, 20))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.conftest import make_settings
 from tests.unit.edge.test_board import NIGHT, done, promoted
 from tiltyard import clock, postgres
 from tiltyard import rails as rails_module
-from tiltyard.edge import approvals, operations, task_run
+from tiltyard.edge import answers, approvals, operations, task_run
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
 from tiltyard.records import JsonObject, OperationAction
@@ -89,7 +89,7 @@ def test_the_form_offers_the_models_that_there_are_and_what_can_be_done(parse: C
     needed = [name for name in dag.params if dag.params.get_param(name).schema["type"] == "string"]
     assert needed == ["model", "action", "reason"], "which may not be left empty"
     second = dag.get_task("second_person")
-    assert (second.options, second.defaults) == (["Approve", "Reject"], ["Reject"])
+    assert (second.options, second.defaults) == (["Approve", "Reject"], None)
 
 
 def test_what_one_person_may_do_is_done_with_the_name_of_whoever_has_started_the_run(
@@ -196,3 +196,25 @@ def test_what_was_asked_for_on_the_command_line_is_confirmed_in_the_form(opened:
         operations.ask(opened, form("confirm", "churn", "1"))
     with pytest.raises(BadInput, match="There is no operation 9"):
         operations.ask(opened, form("confirm", "high", "9"))
+
+
+def test_a_silence_is_a_no_that_nobody_has_said_and_ends_the_question(
+    opened: Rails, run: dict[str, Any], answer: Callable[..., None]
+) -> None:
+    """The form has no default, whose button Airflow would put before the other; so the no is written here."""
+    told = operations.ask(opened, form("retire", "high"))
+    answer(told["subject"], by=None)
+    run["ti"].task_id = "second_person"
+    vars(run["dag_run"]).update(data_interval_end=ANSWERED, start_date=ANSWERED)
+    over = {"error": "The response timeout has passed.", "error_type": "timeout"}
+    assert approvals.second_person("ask").execute_complete(run, over) is None
+    kept = answers.recorded(opened, task_run.key())
+    assert kept and (kept.chosen, kept.responded_by, kept.responded_at is not None) == (("Reject",), None, True)
+    run["ti"].task_id = "confirm"
+    with pytest.raises(AirflowSkipException, match="Nobody has confirmed operation 1 in time, which is a no"):
+        operations.confirm(opened)
+    answer(told["subject"], by="bob")
+    run["ti"].task_id = "second_person"
+    approvals.second_person("ask").execute_complete(run, over)
+    kept = answers.recorded(opened, task_run.key())
+    assert kept and (kept.chosen, kept.responded_by) == (("Approve",), "bob"), "an answer of the last second stands"

@@ -299,6 +299,13 @@ def test_nothing_of_the_data_acts_on_the_page(view: ModuleType) -> None:
     assert "2 models" in glance(view, *rows) and "/tiltyard/models/index" in glance(view, *rows)
 
 
+def test_the_cell_of_the_gate_names_the_version_that_the_verdict_is_about(view: ModuleType) -> None:
+    row = ModelRow(model="churn", owner="ann", tier=1, source="s", state="approve", reason="why", measure="brier",
+                   challengers=(1, 2, 3), gate="promote", judged=2)  # fmt: skip
+    page = glance(view, row)
+    assert '<span class="promote">promote</span> v2</td>' in page
+
+
 def test_a_hundred_models_are_four_pages_of_a_light_document(view: ModuleType) -> None:
     losses = tuple(
         MeasuredLoss(night=date(2025, 5, day + 1), champion=0.1 + day / 1000, safe_default=0.2) for day in range(30)

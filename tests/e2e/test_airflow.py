@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import httpx
 import pandas as pd
@@ -25,9 +26,8 @@ from tiltyard import rails as rails_module
 from tiltyard.answered import predictions
 from tiltyard.edge import board, open_forms, processes, quickstart, services, starting
 from tiltyard.edge.airflow_api import Airflow, Run
-from tiltyard.edge.airflow_settings import address
+from tiltyard.edge.airflow_settings import SECOND_USER, address
 from tiltyard.errors import CheckFailed, Unavailable
-from tiltyard.judge import operate
 from tiltyard.prepare import releasing
 from tiltyard.rails import Rails
 from tiltyard.records import ShadowSummary
@@ -190,7 +190,8 @@ def test_the_gate_said_the_same(night: Night) -> None:
 
 
 def test_a_safe_default_that_lasts_is_asked_about_until_a_person_answers(night: Night) -> None:
-    """Nothing was promoted yet. The first answer is none and is told so in the next question, the second one counts."""
+    """Nothing was promoted yet. The first answer is none and is told so in the next question, the second one counts:
+    that of the second login."""
     questions = "/api/v2/dags/churn__explanation/dagRuns/~/hitlDetails"
 
     def next_question(before: str = "") -> dict[str, Any]:
@@ -203,24 +204,33 @@ def test_a_safe_default_that_lasts_is_asked_about_until_a_person_answers(night: 
             time.sleep(0.5)
         raise AssertionError("nobody was asked")
 
-    def answer(question: dict[str, Any], **given: str) -> None:
+    def answer(airflow: Airflow, question: dict[str, Any], **given: str) -> None:
         run = f"/api/v2/dags/churn__explanation/dagRuns/{question['task_instance']['dag_run_id']}"
         body = {"chosen_options": question["options"], "params_input": given}
-        night.airflow.call("PATCH", f"{run}/taskInstances/explain/-1/hitlDetails", json=body)
+        airflow.call("PATCH", f"{run}/taskInstances/explain/-1/hitlDetails", json=body)
 
     first = next_question()
     assert first["defaults"] is None
     assert "never had a champion" in first["body"]
-    answer(first, cause=" ", owner="ann", until="2025-02-20")
+    answer(night.airflow, first, cause=" ", owner="ann", until="2025-02-20")
     second = next_question(before=first["task_instance"]["id"])
     tasks = night.airflow.tasks("churn__explanation", first["task_instance"]["dag_run_id"])
     assert {task.task_id: task.state for task in tasks} == {"explain": "success", "kept": "failed"}, "it is seen"
     assert second["body"].startswith("**Your last answer does not count.** The cause is empty")
-    answer(second, cause="its labels take three weeks", owner="ann", until="2025-02-20")
+    if chromium.is_here():
+        run = second["task_instance"]["dag_run_id"]
+        link = f"/dags/churn__explanation/runs/{quote(run, safe='')}/tasks/explain/required_actions"
+        require_in_sight(night.airflow, link, "Your last answer does not count", "Explain")
+    with Airflow(night.settings, user=SECOND_USER) as other:
+        answer(other, second, cause="its labels take three weeks", owner="ann", until="2025-02-20")
     night.airflow.wait("churn__explanation", second["task_instance"]["dag_run_id"], timeout_s=120)
     [task] = night.rails.ledger.default_tasks("churn")
     assert task.explanation
-    assert (task.opened, task.explanation.answered_by, task.explanation.source) == (FIRST.date(), "admin", "airflow")
+    assert (task.opened, task.explanation.answered_by, task.explanation.source) == (
+        FIRST.date(),
+        SECOND_USER,
+        "airflow",
+    )
 
 
 def asked_for(night: Night, form: dict[str, str], until: float) -> str:
@@ -235,7 +245,7 @@ def asked_for(night: Night, form: dict[str, str], until: float) -> str:
 
 
 def test_what_is_done_by_hand_takes_the_name_of_whoever_is_logged_in_and_at_tier_1_another_one(night: Night) -> None:
-    """`admin` is the one user that there is: what it has asked for it cannot confirm."""
+    """What `admin` has asked for it cannot confirm; the second login can."""
 
     def form(action: str, model: str) -> dict[str, str]:
         return {"model": model, "action": action, "reason": "an audit"}
@@ -274,7 +284,11 @@ def test_what_is_done_by_hand_takes_the_name_of_whoever_is_logged_in_and_at_tier
         assert tasks == {"ask": "success", "second_person": "success", "confirm": "failed"}
         [asked] = night.rails.ledger.operations.of(["high"])["high"]
         assert asked.outcome is None
-        assert operate.approve(night.rails, asked.id, by="somebody else", now=clock.now()).operation
+        with Airflow(night.settings, user=SECOND_USER) as other:
+            run = other.trigger("operate", form("confirm", "high") | {"version": str(asked.id)})
+            other.wait("operate", run, timeout_s=120)
+        [asked] = night.rails.ledger.operations.of(["high"])["high"]
+        assert (asked.outcome, asked.requested_by, asked.decided_by) == ("done", "admin", SECOND_USER)
     finally:
         shutil.rmtree(models / "high")
         releasing.accept(night.rails, clock.now())
@@ -291,11 +305,26 @@ def approve_in_a_browser(airflow: Airflow, link: str, comment: str) -> None:
         page.goto(airflow.address + link)
         page.locator("textarea").fill(comment)
         buttons = {name: page.get_by_role("button", name=name, exact=True) for name in ("Approve", "Reject")}
-        for seen in (page.get_by_text("How the model stands"), page.get_by_text("Closes"), *buttons.values()):
+        told = f"These may answer: {SECOND_USER}. Not admin, who asked for it."
+        for seen in (page.get_by_text("How the model stands"), page.get_by_text(told), *buttons.values()):
             box = seen.bounding_box()
             assert box and box["y"] + box["height"] <= 900, "nobody has to scroll"
+        colours = {button.evaluate("own => getComputedStyle(own).backgroundColor") for button in buttons.values()}
+        assert len(colours) == 1, "the form presses for neither"
         buttons["Approve"].click()
         page.get_by_text("Awaiting Input").first.wait_for(state="hidden")
+
+
+def require_in_sight(airflow: Airflow, link: str, text: str, button: str) -> None:
+    """The text of a form and its button are seen on a laptop's screen without scrolling."""
+    with chromium.opened() as browser:
+        page = browser.new_page(viewport={"width": 1440, "height": 900}, extra_http_headers=airflow.authorization())
+        page.set_default_timeout(60_000)
+        page.goto(airflow.address + link)
+        for seen in (page.get_by_text(text), page.get_by_role("button", name=button, exact=True)):
+            seen.wait_for()
+            box = seen.bounding_box()
+            assert box and box["y"] + box["height"] <= 900, "nobody has to scroll"
 
 
 def test_the_pages_lie_in_airflows_own_frame_and_lead_out_of_it(night: Night) -> None:

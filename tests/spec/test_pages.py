@@ -4,7 +4,7 @@ A fact is told at once (page), with the others in the morning (digest), or not y
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from tiltyard.edge.told import deciding
 from tiltyard.outbox import Standing
@@ -127,3 +127,27 @@ def test_the_digest_comes_once_a_morning_to_those_who_have_something_to_read() -
         assert bool(decided.digests) is comes, (hours_ago, last, now)
     paged = message(2, text, "page", hours_ago=20)
     assert not deciding.decide([text], standing(paged), PAGES, NOON).digests, "who was paged need not read it again"
+
+
+def test_an_open_message_reads_as_its_fact_does_now_and_another_fact_is_told() -> None:
+    """The same table held for another reason is the same fact; held since another night it is another one."""
+    first = replace(fact("table", "raw.payment"), since=date(2025, 6, 1), reason="nothing came")
+    before = standing(message(1, first, "page", hours_ago=3))
+    now = replace(first, reason="3 rows undated", link="/other")
+    decided = deciding.decide([now], before, PAGES, NOON)
+    assert (decided.opened, decided.ended, decided.replaced) == ((), (), ())
+    assert [(own.id, own.fact) for own in decided.renewed] == [(1, now)]
+    assert not deciding.decide([first], before, PAGES, NOON).renewed, "nothing is otherwise"
+    other = replace(now, since=date(2025, 6, 2))
+    decided = deciding.decide([other], before, PAGES, NOON)
+    assert [(own, weight) for own, weight in decided.opened] == [(other, "waits")]
+    assert ([own.id for own in decided.replaced], decided.ended, decided.renewed) == ([1], (), ())
+
+
+def test_what_waited_is_told_as_it_is_when_it_is_told() -> None:
+    first = replace(fact("table", "raw.payment"), since=date(2025, 6, 1), reason="nothing came")
+    now = replace(first, reason="3 rows undated")
+    [(told_now, weight)] = deciding.decide(
+        [now], standing(message(1, first, "waits", hours_ago=3)), PAGES, NOON
+    ).weighed
+    assert (told_now.fact.reason, weight) == ("3 rows undated", "page")

@@ -233,26 +233,21 @@ def question(rails: Rails, spec: Spec) -> TaskForm | None:
         return None
     facts, newest = DefaultFacts.from_json(task.facts), _newest(rails, spec.name) or task.opened
     refusals = [event for event in rails.ledger.events(spec.name, REFUSED) if event.night == task.opened]
-    reasons = "\n".join(f"- {reason}: {share:.0%}" for reason, share in facts.reasons.items())
+    reasons = ", ".join(f"{reason} {share:.0%}" for reason, share in facts.reasons.items())
+    never = "It has **never had a champion**: no version was ever promoted. " if facts.never_promoted else ""
     wrong = [f"**Your last answer does not count.** {markdown(str(event.detail['sentence']))}" for event in refusals]
     lines = [
         *([wrong[-1], ""] if wrong else []),
         f"Of the answers of **{spec.name}** (owner {markdown(spec.owner)}, tier {spec.tier}) on the night of "
         f"{task.opened}, **{facts.share:.0%}** were its safe default, "
-        f"{spec.target.default_told(spec.fallback.safe_default)}, and so on every night with answers since "
-        f"that of {task.since}. It may be there for "
-        f"{clock.format_duration(spec.fallback.audit_after)} before somebody says why.",
+        f"{spec.target.default_told(spec.fallback.safe_default)}, and so since {task.since}, longer than "
+        f"{clock.format_duration(spec.fallback.audit_after)}. "
+        f"{never}Why its champion does not answer: {reasons or 'not known'}.",
         "",
-        *(["It has **never had a champion**: no version was ever promoted.", ""] if facts.never_promoted else []),
         *([_ran_out(rails, spec.name, task.repeats), ""] if task.repeats else []),
-        "Why its champion does not answer:",
-        "",
-        reasons,
-        "",
-        f"Say the cause, who sees to it, and until when it may stay there (a day after {newest}): on the first night "
-        "after that day you are asked again. This question goes away only when it is answered, or when the model has "
-        "left its safe default. From a terminal: "
-        f"`tiltyard fallback explain {spec.name} --cause … --owner … --until …`",
+        f"Say the cause, who sees to it, and until when it may stay there (a day after {newest}): after that day you "
+        "are asked again, and at once where one of them is missing (`kept` is red then, whatever Airflow says of the "
+        f"answer). From a terminal: `tiltyard fallback explain {spec.name}`.",
     ]
     return TaskForm(opened=task.opened, subject=subject(spec.name, task.since, task.opened), body="\n".join(lines))
 

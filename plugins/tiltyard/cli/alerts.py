@@ -93,13 +93,12 @@ def _listed(result: "AlertList") -> str:
     from tiltyard.edge.told import texts
 
     lines = []
-    for message in result.messages:
+    for message, how in zip(result.messages, result.how, strict=True):
         over = f", over {message.ended_at:%Y-%m-%d %H:%M}" if message.ended_at else ""
-        how = {"page": "told at once", "digest": "in the morning", "waits": "not told yet"}[message.weight]
         owner = f" ({message.fact.owner})" if message.fact.owner else ""
         lines.append(
             f"{message.id:>4} {message.opened_at:%Y-%m-%d %H:%M} {texts.WORDS[message.fact.kind]}: "
-            f"{texts.shown(message.fact)}{owner}, {how}{over}"
+            f"{texts.shown(message.fact)}{owner}; {texts.how(how)}{over}"
         )
     counts = result.precision
     if counts.pages:

@@ -110,15 +110,21 @@ def health(settings: Settings) -> Health | None:
 
 
 class Airflow:
-    """The running Airflow's REST API, as the user `admin`. Use it in a `with`.
+    """The running Airflow's REST API, as one of its logins. Use it in a `with`.
 
     Raises Unavailable when Airflow does not answer, BadInput for a DAG it does not know.
     """
 
     def __init__(
-        self, settings: Settings, *, timeout_s: float = 30.0, transport: httpx.BaseTransport | None = None
+        self,
+        settings: Settings,
+        *,
+        user: str = USER,
+        timeout_s: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._settings = settings
+        self._user = user
         self._client = httpx.Client(
             base_url=local_address(settings), timeout=timeout_s, trust_env=False, transport=transport
         )
@@ -307,10 +313,12 @@ class Airflow:
 
     def _log_in(self) -> None:
         self._token = None
-        body: JsonObject = {"username": USER, "password": password(self._settings)}
+        body: JsonObject = {"username": self._user, "password": password(self._settings, self._user)}
         answer = self._send("POST", "/auth/token", None, body)
         if not answer.is_success:
-            raise Unavailable(f"Airflow does not let {USER} in ({answer.status_code}); run make down, then make up.")
+            raise Unavailable(
+                f"Airflow does not let {self._user} in ({answer.status_code}); run make down, then make up."
+            )
         self._token = str(answer.json()["access_token"])
 
     def _send(

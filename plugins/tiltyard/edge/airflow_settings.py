@@ -1,4 +1,4 @@
-"""Airflow's settings as environment variables, the password of its one user, and where it is reached."""
+"""Airflow's settings as environment variables, its two logins, and where it is reached."""
 
 import base64
 import json
@@ -13,12 +13,17 @@ from sqlalchemy.engine import URL
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput
+from tiltyard.files import whole
 from tiltyard.settings import NO_TELEMETRY, ROOT, Settings
 
 PARSED_AGAIN_S = 300
 """Seconds after which a DAG file is parsed again that has not changed: how long a new model may take to be there."""
 USER = "admin"
-"""Airflow's one user."""
+"""Who starts what `make up` and `tiltyard start` let run."""
+SECOND_USER = "approver"
+"""Who answers what `admin` has asked for: nobody approves what is their own."""
+ROLES = {USER: "admin", SECOND_USER: "user"}
+"""Login → its role in Airflow's simple auth manager; a `user` sees all, starts DAGs and answers forms."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def airflow_env(settings: Settings) -> dict[str, str]:
         "AIRFLOW__CORE__AUTH_MANAGER": (
             "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
         ),
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in ROLES.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(password_file(settings)),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.render_as_string(hide_password=False),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": _asynchronous(metadata).render_as_string(hide_password=False),
@@ -106,16 +111,22 @@ def local_address(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
 
 
-def password(settings: Settings) -> str:
-    """The password of the user `admin`; made once, kept in a file that only its owner reads."""
-    passwords = _made_once(password_file(settings), lambda: {USER: secrets.token_urlsafe(12)})
-    if USER not in passwords:
-        raise BadInput(f"{password_file(settings)} names no user {USER}; remove it, and a new one is made.")
-    return passwords[USER]
+def password(settings: Settings, user: str = USER) -> str:
+    """The password of a login; made once, kept in a file that only its owner reads. A login that came later gets one
+    beside those that are there."""
+    path = password_file(settings)
+    made = {name: secrets.token_urlsafe(12) for name in ROLES}
+    passwords = _made_once(path, lambda: made)
+    if missing := {name: made[name] for name in ROLES if name not in passwords}:
+        passwords = {**passwords, **missing}
+        with whole(path) as part:
+            part.touch(0o600)
+            part.write_text(json.dumps(passwords))
+    return passwords[user]
 
 
 def password_file(settings: Settings) -> Path:
-    """The file with the password, as Airflow's simple login reads it."""
+    """The file with the passwords, as Airflow's simple login reads it."""
     return settings.home.resolve() / "airflow" / "passwords.json"
 
 

@@ -4,6 +4,7 @@ Any user who may edit task instances can mark a task successful or write its XCo
 only about itself; the record that the answering endpoint writes (`hitl_detail`) names the logged-in user.
 """
 
+import json
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -105,6 +106,23 @@ def withdraw(rails: "Rails", asked: Collection[tuple[str, str]]) -> list[TaskKey
 def _asks(dag_id: str) -> bool:
     """Whether a DAG is one of ours in which people are asked."""
     return dag_id.rpartition("__")[2] in ASKING and "__" in dag_id
+
+
+def close(rails: "Rails", task: TaskKey, option: str) -> None:
+    """Answer a question whose time is over, in nobody's name: it takes no other answer from then on. One that a person
+    has answered keeps that."""
+    import sqlalchemy as sa
+
+    from tiltyard import postgres
+
+    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
+    query = sa.text(
+        "update hitl_detail h set chosen_options = cast(:chosen as json), responded_at = now() from task_instance t"
+        " where t.id = h.ti_id and t.dag_id = :dag_id and t.run_id = :run_id and t.task_id = :task_id"
+        " and t.map_index = -1 and h.responded_at is null"
+    )
+    with engine.begin() as connection:
+        connection.execute(query, {**task._asdict(), "chosen": json.dumps([option])})
 
 
 def recorded(rails: "Rails", task: TaskKey) -> RecordedAnswer | None:

@@ -29,8 +29,24 @@ COMMENT = "comment"
 _EVIDENCE = re.compile(r"^Evidence: `([0-9a-f]{64})`$", re.MULTILINE)
 
 
-class PromotionApproval(ApprovalOperator):
-    """Asks a person, with the evidence in the body. Silence until the timeout is a no.
+class Question(ApprovalOperator):
+    """Asks a person to approve something. Silence until the timeout is a no.
+
+    It has no default: Airflow's form puts the button of the default before the others, which speaks against what the
+    evidence says. So the no of a silence is written by this task, where Airflow would write it.
+    """
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Keep the answer; what comes of a Reject is the business of the task that follows."""
+        if event.get("error_type") == "timeout":
+            with task_run.working() as rails:
+                answers.close(rails, task_run.key(), self.REJECT)
+            return None
+        return HITLOperator.execute_complete(self, context, event)
+
+
+class PromotionApproval(Question):
+    """Asks a person, with the evidence in the body.
 
     Skipped when the judging task proposes nothing. Whatever the answer, the promoting task runs: it reads the answer
     back from Airflow's own record (`recorded_approval`), never from this task's state or return value.
@@ -42,7 +58,6 @@ class PromotionApproval(ApprovalOperator):
         super().__init__(
             subject="{{ " + proposal + ".get('subject', 'Nothing is proposed') }}",
             body="{{ " + proposal + ".get('body', '') }}",
-            defaults=self.REJECT,
             response_timeout=spec.gate.approval_timeout,
             **kwargs,
         )
@@ -54,12 +69,8 @@ class PromotionApproval(ApprovalOperator):
             return None
         return super().execute(context)
 
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Keep the answer; a Reject does not skip the promoting task, which has a night to close."""
-        return HITLOperator.execute_complete(self, context, event)
 
-
-class SecondPerson(ApprovalOperator):
+class SecondPerson(Question):
     """Asks a second person to confirm an operation, until its own time is over. Skipped where one person is enough."""
 
     def __init__(self, *, asked_by: str, **kwargs: Any) -> None:
@@ -68,7 +79,6 @@ class SecondPerson(ApprovalOperator):
         super().__init__(
             subject="{{ " + asked + ".get('subject', '') }}",
             body="{{ " + asked + ".get('body', '') }}",
-            defaults=self.REJECT,
             **kwargs,
         )
 
@@ -81,10 +91,6 @@ class SecondPerson(ApprovalOperator):
         left = datetime.fromisoformat(asked["until"]) - clock.now()
         self.response_timeout = max(left, timedelta(seconds=1))
         return super().execute(context)
-
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Keep the answer; what comes of a Reject is put down by the confirming task."""
-        return HITLOperator.execute_complete(self, context, event)
 
 
 def second_person(asked_by: str) -> SecondPerson:
@@ -115,19 +121,13 @@ def said(answer: RecordedAnswer) -> str | None:
     return str(answer.form.get(COMMENT) or "").strip() or None
 
 
-def conditions(until: datetime, people: Sequence[str] | None, others: Sequence[str]) -> str:
-    """What holds of a question, in Markdown: until when, what silence means, who may answer, who else challenges."""
-    lines = [f"**Closes {until:%Y-%m-%d %H:%M} UTC. Silence is a no**: the champion stays."]
-    if people is not None:
-        lines.append(f"These may answer: {', '.join(people) or 'nobody now; see approvers in models/portfolio.yaml'}.")
+def conditions(until: datetime, who: str, others: Sequence[str] = ()) -> str:
+    """What holds of a question, in Markdown: until when, what silence means, who may answer (`logins.who_may`), who
+    else challenges."""
+    lines = [f"**Closes {until:%Y-%m-%d %H:%M} UTC. Silence is a no**: the champion stays.", who]
     if others:
         lines.append(f"Other challengers, which go on in shadow: {'; '.join(others)}.")
     return " ".join(lines)
-
-
-def question(model: str, version: int, night: str) -> str:
-    """What a person is asked; `approval` reads it back."""
-    return f"Promote {model} version {version} on the night of {night}?"
 
 
 def recorded_approval(rails: "Rails", spec: Spec, as_of: datetime, asked_by: str) -> "Approval | None":

@@ -15,18 +15,18 @@ from typing import Final, Literal
 from tiltyard import clock, operating
 from tiltyard.answered import delivery
 from tiltyard.chronicle import NightLoss, lately
-from tiltyard.edge import cost_page, open_forms
+from tiltyard.edge import cost_page, proposals, table_faults
+from tiltyard.edge.open_forms import Forms
+from tiltyard.edge.proposals import Proposals, Proposed
 from tiltyard.errors import BadInput
 from tiltyard.govern import standing
 from tiltyard.govern.bills import Bill
-from tiltyard.judge.best import best_of
 from tiltyard.ledger import Ledger, SummaryT
 from tiltyard.outbox import SHOWN
 from tiltyard.prepare import contracts, ingest
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
 from tiltyard.records import (
-    Decision,
     DefaultTask,
     DriftSummary,
     Event,
@@ -129,8 +129,10 @@ class ModelRow(Record):
     """By night."""
     gate: str | None = None
     """What the gate said last: promote, hold or reject; None without a challenger."""
+    judged: int | None = None
+    """The challenger that this is about: of several the one that is acted on."""
     gate_reason: str | None = None
-    """What stands in the way, as a sentence."""
+    """What stands in the way, or speaks for it, as a sentence."""
     held: str | None = None
     """Who holds it, how, since when and why, as a sentence without an end; None where nobody does."""
     drift: str | None = None
@@ -188,8 +190,8 @@ class Asked(Record):
     """Something that waits for a person."""
 
     kind: Literal[
-        "approve", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "undelivered",
-        "untold", "touched",
+        "approve", "uncounted", "operate", "explain", "table", "incident", "worse", "refused", "quarantined",
+        "undelivered", "untold", "touched",
     ]  # fmt: skip
     """What it is."""
     subject: str
@@ -204,6 +206,8 @@ class Asked(Record):
     """Where it is answered or seen, below Airflow's address."""
     models: tuple[str, ...] = ()
     """The models that are concerned; empty: all of them."""
+    tables: tuple[str, ...] = ()
+    """The tables that are at fault; empty where none is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,13 +249,14 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
     lately = {name: night - timedelta(days=NIGHTS - 1) for name, night in anchors.items()}
     drawn = {name: night - timedelta(days=LOSSES - 1) for name, night in anchors.items()}
     problems: dict[str, str] = {}
+    forms = Forms(rails.settings)
     operations = ledger.operations.of(names)
     at_work = [spec for spec in specs if operating.standing(operations[spec.name]).retired is None]
     costs = cost_page.sums(rails, portfolio(rails.settings))  # of all: models bear the parts of what they share
     facts = _Facts(
         rails=rails,
         operations=operations,
-        proposals=_proposals(ledger, at_work, now),
+        proposals=proposals.read(ledger, at_work, operations, anchors, forms, now),
         problems=problems,
         now=now,
         anchors=anchors,
@@ -268,7 +273,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         ends=_ends(rails, specs, anchors, of_source),
         states={state.table: state for state in ledger.table_states()},
         tasks={task.model: task for task in _tasks(ledger, names, problems) if task.is_open},
-        forms=_FormsOnce(rails.settings),
+        forms=forms,
         bills={bill.name: bill for bill in costs.bills if bill.cpu_s},
         incidents=tuple(standing.incidents(rails)),
     )
@@ -315,40 +320,6 @@ def _tasks(ledger: Ledger, models: Sequence[str], problems: dict[str, str]) -> l
                 log.exception("What was asked of %s, or answered, cannot be read.", model)
                 problems[model] = "what the ledger says of its safe default cannot be read; the log says why"
         return tasks
-
-
-def _proposals(ledger: Ledger, specs: Sequence[Spec], now: datetime) -> dict[str, Decision]:
-    """Model → what the gate proposes and a person is asked about, of those whose question is open."""
-    asking = {spec.name: spec.gate.approval_timeout for spec in specs if spec.tier == STAGES["promotion"].asks_tier}
-    if not asking:
-        return {}
-    found = ledger.open_proposals(asking, now - 2 * max(asking.values()))
-    return {
-        name: best
-        for name, own in found.items()
-        if (best := best_of([decision for decision in own if decision.night == own[-1].night]))
-    }
-
-
-class _FormsOnce:
-    """The forms that wait in Airflow, asked for once and only where somebody wants to know."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    @cached_property
-    def _forms(self) -> list[open_forms.OpenForm]:
-        return open_forms.waiting(self._settings)
-
-    def find(self, dag_id: str, begins: str = "") -> open_forms.OpenForm | None:
-        """The form of a DAG whose question begins so; None where there is none."""
-        own = (form for form in self._forms if form.dag_id == dag_id and form.subject.startswith(begins))
-        return next(own, None)
-
-    def link(self, dag_id: str, begins: str = "") -> str:
-        """Where it is answered; where all of the DAG's are, without one."""
-        form = self.find(dag_id, begins)
-        return form.link if form else open_forms.of_dag(dag_id)
 
 
 def trouble(row: ModelRow) -> tuple[int, int, str]:
@@ -439,8 +410,8 @@ class _Facts:
     tasks: Mapping[str, DefaultTask]
     incidents: tuple[OpenIncident, ...]
     operations: Mapping[str, Sequence[Operation]]
-    proposals: Mapping[str, Decision]
-    forms: _FormsOnce
+    proposals: Proposals
+    forms: Forms
     bills: Mapping[str, Bill]
 
     def held(self, spec: Spec) -> operating.Standing:
@@ -471,7 +442,8 @@ class _Facts:
             measure=spec.target.measure,
             losses=tuple(_loss(night, spec) for night in self.losses.get(spec.name, ())),
             gate="promote" if proposed else judged.summary.verdict if judged else None,
-            gate_reason=next(iter(proposed[0].reasons if proposed else judged.summary.reasons if judged else ()), None),
+            judged=proposed.decision.challenger if proposed else judged.summary.challenger if judged else None,
+            gate_reason=proposed.why if proposed else next(iter(judged.summary.reasons if judged else ()), None),
             held=operating.in_words(hold) if hold else None,
             drift=drift[-1].summary.verdict or drift[-1].status if drift else None,
             tiers=dict(scored.summary.tiers) if scored else {},
@@ -493,15 +465,9 @@ class _Facts:
         runs = self.promotion.get(spec.name, ())
         return runs[-1] if runs and runs[-1].summary.challenger is not None else None
 
-    def proposal(self, spec: Spec) -> tuple[Decision, datetime] | None:
-        """A promotion that waits for a person, and until when."""
-        proposed = self.proposals.get(spec.name)
-        if proposed is None or operating.hindrance(self.operations[spec.name], proposed.night):
-            return None
-        form = self.forms.find(f"{spec.name}__promotion", "Promote ")
-        since = (form.asked_at if form else None) or proposed.recorded_at or self.now
-        until = since + spec.gate.approval_timeout
-        return (proposed, until) if until > self.now else None
+    def proposal(self, spec: Spec) -> Proposed | None:
+        """A promotion that waits for a person."""
+        return self.proposals.open.get(spec.name)
 
     def asked_for(self, spec: Spec) -> Operation | None:
         """What somebody wants done to a model, and a second person has to confirm."""
@@ -525,8 +491,10 @@ class _Facts:
         if task := self.tasks.get(spec.name):
             return "asked", f"on its safe default since {task.since}", "say why (the form of its explanation)"
         if proposed := self.proposal(spec):
-            version = proposed[0].challenger
+            version = proposed.decision.challenger
             return "approve", f"version {version} may be promoted; silence is a no", "approve or refuse"
+        if refused := self.proposals.refused.get(spec.name):
+            return "approve", f"version {refused.decision.challenger}: {refused.why}", "clear judge to be asked again"
         if asked := self.asked_for(spec):
             return "approve", f"{operating.asked_in_words(asked)}; silence is a no", "approve or refuse"
         if newest and newest[1] == "stopped":
@@ -594,32 +562,22 @@ class _Facts:
     def inbox(self, specs: Sequence[Spec]) -> list[Asked]:
         """What waits for a person: what ends by itself first, then by age."""
         asked = [
-            Asked(
-                kind="approve",
-                subject=f"{spec.name} v{proposed[0].challenger}",
-                reason="; ".join(proposed[0].reasons[:1]) or "the gate says promote",
-                since=proposed[0].night,
-                until=proposed[1],
-                link=self.forms.link(f"{spec.name}__promotion", "Promote "),
-                models=(spec.name,),
-            )
-            for spec in specs
-            if (proposed := self.proposal(spec))
-        ]
+            Asked(kind="approve", subject=f"{name} v{one.decision.challenger}", reason=one.why,
+                  since=one.decision.night, until=one.until, link=one.link, models=(name,))
+            for name, one in sorted(self.proposals.open.items())
+        ]  # fmt: skip
+        asked += [
+            Asked(kind="uncounted", subject=f"{name} v{one.decision.challenger}", reason=one.why,
+                  since=one.decision.night, link=one.link, models=(name,))
+            for name, one in sorted(self.proposals.refused.items())
+        ]  # fmt: skip
         asked += [item for spec in specs for item in self.by_hand(spec)]
         asked += [
             Asked(kind="explain", subject=name, reason=f"on its safe default since {task.since}", since=task.opened,
                   link=self.forms.link(f"{name}__explanation"), models=(name,))
             for name, task in sorted(self.tasks.items()) if any(spec.name == name for spec in specs)
         ]  # fmt: skip
-        source_of = {table: spec.source for spec in specs for table in spec.tables}
-        read = source_of.keys() | self.upstream(specs)
-        asked += [
-            Asked(kind="table", subject=name, reason=state.reason or state.state, since=state.since,
-                  link=self.checks_of(state, source_of.get(name)), models=self.readers(specs, name))
-            for name, state in sorted(self.states.items())
-            if not self.good(name) and state.cause in (None, name) and name in read
-        ]  # fmt: skip
+        asked += self.tables(specs)
         asked += [
             Asked(kind="incident", subject=incident.node,
                   reason=f"{incident.kind.replace('_', ' ')}: {incident.reason}",
@@ -657,6 +615,28 @@ class _Facts:
         ]  # fmt: skip
         far = datetime.max.replace(tzinfo=self.now.tzinfo)
         return sorted(asked, key=lambda item: (item.until or far, item.since or date.max, item.subject))
+
+    def tables(self, specs: Sequence[Spec]) -> list[Asked]:
+        """The tables that are at fault, those of one cause together."""
+        source_of = {table: spec.source for spec in specs for table in spec.tables}
+        read = source_of.keys() | self.upstream(specs)
+        own = {
+            table: name for name in {spec.source for spec in specs} for table in _delivered(self.rails.settings, name)
+        }
+        at_fault = (state for name, state in self.states.items()
+                    if not self.good(name) and state.cause in (None, name) and name in read)  # fmt: skip
+        found = []
+        for fault in table_faults.together(at_fault, own):
+            models = {model for state in fault.tables for model in self.readers(specs, state.table)}
+            first = fault.tables[0]
+            since = min((state.since for state in fault.tables if state.since), default=None)
+            found.append(
+                Asked(kind="table", subject=fault.subject, reason=fault.reason, since=since,
+                      link=self.checks_of(first, source_of.get(first.table)),
+                      models=tuple(spec.name for spec in specs if spec.name in models),
+                      tables=tuple(state.table for state in fault.tables))
+            )  # fmt: skip
+        return found
 
     def undelivered(self, specs: Sequence[Spec]) -> list[Asked]:
         """The models whose answers are not where they are to be, and why, until they are there."""

@@ -117,9 +117,10 @@ class ExplanationForm(HITLEntryOperator):
 
 def explanation(spec: Spec) -> ExplanationForm:
     """The task that asks, with its form. Airflow validates a form before anybody has filled it in, so every field may
-    be empty there; what an answer needs is checked when it comes."""
+    be empty there; what an answer needs is checked when it comes. Every field is a line: a higher one pushes the button
+    out of a laptop's screen."""
     form = {
-        "cause": Param(None, type=["null", "string"], format="multiline", title="Cause"),
+        "cause": Param(None, type=["null", "string"], title="Cause"),
         "owner": Param(spec.owner, type=["null", "string"], title="Owner: who sees to it"),
         "until": Param(None, type=["null", "string"], format="date", title="Until when it may stay there"),
     }

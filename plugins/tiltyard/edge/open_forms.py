@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -56,3 +57,24 @@ def waiting(settings: Settings) -> list[OpenForm]:
         )
         for row in rows
     ]
+
+
+class Forms:
+    """The forms that wait in Airflow, asked for once and only where somebody wants to know."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _forms(self) -> list[OpenForm]:
+        return waiting(self._settings)
+
+    def find(self, dag_id: str, begins: str = "") -> OpenForm | None:
+        """The form of a DAG whose question begins so; None where there is none."""
+        own = (form for form in self._forms if form.dag_id == dag_id and form.subject.startswith(begins))
+        return next(own, None)
+
+    def link(self, dag_id: str, begins: str = "") -> str:
+        """Where it is answered; where all of the DAG's are, without one."""
+        form = self.find(dag_id, begins)
+        return form.link if form else of_dag(dag_id)

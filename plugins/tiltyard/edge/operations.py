@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tiltyard import clock, operating
-from tiltyard.edge import answers, task_run
+from tiltyard.edge import answers, logins, task_run
 from tiltyard.edge.approvals import CONFIRM, conditions, said
 from tiltyard.errors import BadInput
 from tiltyard.records import Instant, JsonObject, Operation, Record
@@ -43,7 +43,7 @@ def ask(rails: "Rails", form: JsonObject) -> JsonObject:
     from tiltyard.judge import operate
 
     people = task_run.requesters()
-    if people == (task_run.NOBODY,):
+    if people == (logins.NOBODY,):
         raise BadInput("It is not known who asks: start operate as somebody who is logged in.")
     model, reason = str(form.get("model") or ""), str(form.get("reason") or "")
     to, now = operate.target(_text(form.get("version"))), clock.now()
@@ -64,7 +64,7 @@ def _waiting(rails: "Rails", one: Operation, sentence: str, owner: str) -> Asked
     assert one.until is not None
     may = load_portfolio(rails.settings.models).may_answer(owner, clock.now().date(), (one.requested_by,))
     body = [
-        conditions(one.until, may, ()),
+        conditions(one.until, logins.who_may(may, (one.requested_by,), logins.known(rails.settings))),
         f"**{markdown(one.requested_by)}** asks to {operating.what(one)}; in service now: "
         f"{operating.shown(one.before)}.",
         f"Why: {markdown(one.reason)}",

@@ -11,11 +11,12 @@ from datetime import date, datetime
 from tiltyard import clock, release, stages
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
-from tiltyard.edge import describe, due, services, status
+from tiltyard.edge import describe, due, proposals, services, status
 from tiltyard.edge.airflow_api import Airflow, Progress
-from tiltyard.edge.airflow_settings import address
+from tiltyard.edge.airflow_settings import SECOND_USER, address
 from tiltyard.edge.document import Document
 from tiltyard.edge.nights import SWEEP
+from tiltyard.edge.open_forms import Forms
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.prepare import datasets, releasing
 from tiltyard.rails import Rails, drawing
@@ -62,7 +63,13 @@ class AirflowAccess(Record):
     user: str
     """The user's name."""
     password_file: str
-    """The file that holds the password."""
+    """The file that holds the passwords."""
+
+    def __str__(self) -> str:
+        return (
+            f"Airflow {self.url}, user {self.user}, and {SECOND_USER} to answer what {self.user} has asked for; "
+            f"passwords in {self.password_file}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +85,12 @@ class Question(Record):
     until: datetime
     """When silence counts as a no."""
     form: str
-    """Where it is answered, under Required Actions."""
+    """Where it is answered."""
 
     def __str__(self) -> str:
         return (
             f"{self.model}: a person is asked whether version {self.version} may be promoted, until "
-            f"{self.until:%Y-%m-%d %H:%M} UTC; silence is a no. The form, under Required Actions: {self.form}"
+            f"{self.until:%Y-%m-%d %H:%M} UTC; silence is a no. The form: {self.form}"
         )
 
 
@@ -362,22 +369,21 @@ def to_come(rails: Rails, specs: Sequence[Spec], night: date) -> set[tuple[str, 
 
 
 def questions(rails: Rails, specs: Sequence[Spec], night: date) -> tuple[Question, ...]:
-    """The promotions of the week up to a night that wait for a person, by model: of each the newest."""
-    asking = [spec for spec in specs if spec.tier == stages.STAGES["promotion"].asks_tier]
-    since = night - SWEEP
-    ends = rails.ledger.ends("promotion", {spec.name: since for spec in asking}, until=night)
-    found = []
-    for spec in asking:
-        for decision in reversed(rails.ledger.decisions(spec.name, night, since=since)):
-            end = ends[spec.name].get(decision.night)
-            until = (decision.recorded_at or clock.now()) + spec.gate.approval_timeout
-            if decision.verdict == "promote" and (end is None or end.status != "done") and until > clock.now():
-                form = f"{address(rails.settings)}/dags/{stages.dag_id('promotion', spec.name)}"
-                found.append(
-                    Question(model=spec.name, version=decision.challenger, night=decision.night, until=until, form=form)
-                )
-                break
-    return tuple(found)
+    """The promotions of the week up to a night that wait for a person, by model: what the inbox asks as well."""
+    newest = {spec.name: night for spec in specs}
+    operations = rails.ledger.operations.of(newest)
+    asked = proposals.read(rails.ledger, specs, operations, newest, Forms(rails.settings), clock.now()).open
+    return tuple(
+        Question(
+            model=name,
+            version=one.decision.challenger,
+            night=one.decision.night,
+            until=one.until,
+            form=f"{address(rails.settings)}{one.link}",
+        )
+        for name, one in asked.items()
+        if night - SWEEP <= one.decision.night <= night
+    )
 
 
 def dag_ids(settings: Settings, specs: tuple[Spec, ...]) -> list[str]:
@@ -389,11 +395,8 @@ def dag_ids(settings: Settings, specs: tuple[Spec, ...]) -> list[str]:
 
 def summary(outcome: DemoOutcome) -> str:
     """What `up` prints at its end: what happened, what a person is asked, where Airflow is and how to log in."""
-    airflow = outcome.airflow
     lines = [describe.model(document) for document in outcome.models]
     lines += [f"  plot         {path}" for path in outcome.plots]
     lines += map(str, outcome.questions)
-    lines.append(
-        f"Airflow {airflow.url}, user {airflow.user}, password in {airflow.password_file}; make down stops it."
-    )
+    lines.append(f"{outcome.airflow}; make down stops it.")
     return "\n".join(lines)

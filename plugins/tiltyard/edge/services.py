@@ -49,7 +49,7 @@ class Started(Record):
     user: str
     """Name to log in with."""
     password_file: Path
-    """File that holds the password."""
+    """File that holds the passwords."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -208,8 +208,5 @@ def summary(outcome: StartOutcome) -> str:
         lines.append(f"resting, since their source is not active here: {', '.join(outcome.resting)}")
     lines += [f"night of {night}: done" for night in outcome.nights]
     lines += map(str, outcome.questions)
-    airflow = outcome.airflow
-    lines.append(
-        f"Airflow {airflow.url}, user {airflow.user}, password in {airflow.password_file}; tiltyard down stops it."
-    )
+    lines.append(f"{outcome.airflow}; tiltyard down stops it.")
     return "\n".join(lines)

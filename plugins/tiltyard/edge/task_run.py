@@ -20,6 +20,7 @@ from pydantic import JsonValue
 
 from tiltyard import clock, release
 from tiltyard.edge import log_lines, metering, resting
+from tiltyard.edge.logins import NOBODY
 from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 
 MANUAL = "manual"
 """What Airflow calls a run that somebody has started."""
-NOBODY = "airflow"
-"""Who starts what no person has started."""
 BEGUN = "begun"
 """Under this key the first task of a run of a source's features says which night it is."""
 REQUESTED_BY = "requested_by"

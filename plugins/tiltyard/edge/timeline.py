@@ -10,11 +10,11 @@ from typing import Final, Literal
 
 from tiltyard import operating
 from tiltyard.answered import delivery
+from tiltyard.edge import event_words
 from tiltyard.operations import DONE
 from tiltyard.rails import Rails
 from tiltyard.records import Instant, OperationAction, Record, TrainingSummary
 from tiltyard.spec import Spec
-from tiltyard.words import listed
 
 PAGE = 30
 """Moments a page."""
@@ -249,11 +249,10 @@ def _asked(rails: Rails, spec: Spec) -> Iterator[Moment]:
 
 def _events(rails: Rails, spec: Spec, most: int) -> Iterator[Moment]:
     for event in rails.ledger.chronicle.events(spec.name, TOLD_OTHERWISE, most):
-        detail = listed([f"{name}: {value}" for name, value in event.detail.items() if name != "by"], "; ")
-        by = event.detail.get("by")
+        what, reasons = event_words.in_words(event)
         yield Moment(
-            night=event.night or _day(event.recorded_at), kind="event", what=event.kind.replace("_", " "),
-            by=str(by) if by else None, reasons=(detail,) if detail else (), recorded_at=event.recorded_at,
+            night=event.night or _day(event.recorded_at), kind="event", what=what, by=event_words.by(event),
+            reasons=reasons, recorded_at=event.recorded_at,
         )  # fmt: skip
 
 

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
-from tiltyard.edge import answers, due, explanations, hours, limits, log_lines, metering, task_run
-from tiltyard.edge.approvals import approval_tasks, conditions, question, recorded_approval
+from tiltyard.edge import answers, due, explanations, hours, limits, log_lines, logins, metering, task_run
+from tiltyard.edge.approvals import approval_tasks, conditions, recorded_approval
 from tiltyard.edge.assets import (
     announced_through,
     feature_asset,
@@ -297,8 +297,8 @@ class PromotedNight(PromotionSummary):
 
     changed: bool = False
     """Whether there is another champion from the next night on."""
-    refused: bool = False
-    """Whether somebody has approved and that does not count."""
+    refused: str | None = None
+    """How to go on where somebody has approved and that does not count; None otherwise."""
 
 
 def judge(rails: "Rails", spec: Spec) -> JudgedNight:
@@ -307,6 +307,7 @@ def judge(rails: "Rails", spec: Spec) -> JudgedNight:
     Roles at a night follow from earlier promotions, so an earlier night is finished before the next is judged. No
     tier-1 challenger is promoted for a missed night: it cannot be put before a person any more.
     """
+    from tiltyard.edge import proposals
     from tiltyard.judge import evidence_file, promotion
 
     *missed, newest = nights(rails, "promotion", spec)
@@ -320,19 +321,21 @@ def judge(rails: "Rails", spec: Spec) -> JudgedNight:
         body = evidence_file.markdown(rails, spec, newest, judged.challenger, task_run.report_url(judged.page))
         about = conditions(
             clock.now() + spec.gate.approval_timeout,
-            _people(rails, spec, judged.challenger),
+            _who_may(rails, spec, judged.challenger),
             [f"v{other.challenger} ({other.verdict})" for other in judged.decisions
              if other.challenger != judged.challenger],
         )  # fmt: skip
-        proposal = Proposal(question(spec.name, judged.challenger, str(judged.night)), f"{about}\n\n{body}")
+        subject = proposals.question(spec.name, judged.challenger, clock.night_closing(newest))
+        proposal = Proposal(subject, f"{about}\n\n{body}")
     return JudgedNight(**vars(judged), proposal=proposal, missed=tuple(sorted(closed)))
 
 
-def _people(rails: "Rails", spec: Spec, challenger: int) -> tuple[str, ...] | None:
-    """Who may approve a challenger now; None: anybody but whoever asked for it."""
+def _who_may(rails: "Rails", spec: Spec, challenger: int) -> str:
+    """Who may approve a challenger now, in sentences."""
     trained = rails.ledger.version(spec.name, challenger)
     asked_by = [*task_run.requesters(), *(trained.requested_by.split(",") if trained else ())]
-    return load_portfolio(rails.settings.models).may_answer(spec.owner, clock.now().date(), asked_by)
+    people = load_portfolio(rails.settings.models).may_answer(spec.owner, clock.now().date(), asked_by)
+    return logins.who_may(people, asked_by, logins.known(rails.settings))
 
 
 def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:
@@ -347,7 +350,10 @@ def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:
     approvals = [recorded_approval(rails, spec, as_of, task) for task in approval_tasks(spec)]
     outcome = promotion.promote(rails, spec, as_of, *(approval for approval in approvals if approval is not None))
     summary = promotion.close(rails, spec, PromotionSummary.from_json(judged.to_json()), outcome)
-    return PromotedNight(**vars(summary), changed=outcome.has_changed, refused=outcome.is_refused)
+    refused = None
+    if outcome.is_refused and judged.challenger is not None:
+        refused = f"Clear judge to ask again. {_who_may(rails, spec, judged.challenger)}"
+    return PromotedNight(**vars(summary), changed=outcome.has_changed, refused=refused)
 
 
 def grant(rails: "Rails", specs: Sequence[Spec], when: Sequence[datetime]) -> dict[date, PortfolioNight]:

@@ -106,7 +106,7 @@ from tiltyard.records.summary import (
     TrainingSummary,
     WatchVerdict,
 )
-from tiltyard.records.told import Fact, Message, Occasion, PagePrecision, Sending, Weight
+from tiltyard.records.told import Fact, HowTold, Message, Occasion, PagePrecision, Sending, Weight
 from tiltyard.records.worth import ADVICE, Advice, Gain, ModelWorth
 
 __all__ = [
@@ -152,6 +152,7 @@ __all__ = [
     "GovernorSummary",
     "Harm",
     "Hold",
+    "HowTold",
     "Incident",
     "Instant",
     "Interval",

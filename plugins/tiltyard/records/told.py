@@ -51,7 +51,7 @@ class Message(Record):
     id: int
     """Its number."""
     fact: Fact
-    """What it is about, as it was seen first."""
+    """What it is about, as it was seen last."""
     weight: Weight
     """How it is told."""
     opened_at: Instant
@@ -94,6 +94,22 @@ class Sending(Record):
     """Number of attempts so far."""
     error: str | None = None
     """What the last attempt came to, as a sentence; None where it was taken, or before any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HowTold(Record):
+    """Who was told of a message, and who is not yet."""
+
+    message: int
+    """Its number."""
+    to: tuple[str, ...] = ()
+    """The addresses, by name, that took it, each once; with those of a digest that it stood in."""
+    refused: tuple[str, ...] = ()
+    """The addresses that have not taken it yet; it is sent again."""
+    until: Instant | None = None
+    """Until when people are told nothing of it; None where they were told, or nobody is going to be."""
+    why: str | None = None
+    """Why they are not told yet, or at all, as half a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,6 +134,7 @@ def test_a_promotion_that_waits_for_a_person_is_told_and_not_waited_for(rails: R
     )  # fmt: skip
     assert "churn: a person is asked whether version 3 may be promoted, until " in told
     assert f":{rails.settings.api_port}/dags/churn__promotion" in told
+    assert "user admin, and approver to answer what admin has asked for; passwords in passwords.json" in told
     assert quickstart.questions(rails, [spec.model_copy(update={"tier": 2})], night) == ()
     rails.ledger.record_stage("churn", night, "done", PromotionSummary())
     assert quickstart.questions(rails, [spec], night) == (), "it is answered"

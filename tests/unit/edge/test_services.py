@@ -56,6 +56,19 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(settings: Setting
     assert airflow_settings.password(settings) not in str(first)
 
 
+def test_there_are_two_logins_and_a_home_of_before_gets_the_second_beside_the_first(settings: Settings) -> None:
+    """Nobody approves what is their own, so that one login alone could approve nothing."""
+    path = settings.home / "airflow" / "passwords.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"admin": "as it was", "somebody": "else"}))
+    users = airflow_settings.airflow_env(settings)["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"]
+    assert users == "admin:admin,approver:user"
+    kept = json.loads(path.read_text())
+    assert (kept["admin"], kept["somebody"], set(kept)) == ("as it was", "else", {"admin", "somebody", "approver"})
+    assert kept["approver"] == airflow_settings.password(settings, airflow_settings.SECOND_USER) != kept["admin"]
+    assert path.stat().st_mode & 0o077 == 0
+
+
 def test_a_spoiled_password_file_is_told_in_one_sentence(settings: Settings) -> None:
     airflow_settings.password(settings)
     (settings.home / "airflow" / "passwords.json").write_text("{")

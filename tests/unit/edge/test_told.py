@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -25,8 +25,8 @@ from tests.conftest import make_settings
 from tests.unit.edge.test_board import NIGHT, done, promoted, published
 from tiltyard import clock, outbox
 from tiltyard import rails as rails_module
-from tiltyard.edge import board
-from tiltyard.edge.told import deciding, facts, telling, webhook
+from tiltyard.edge import board, table_faults
+from tiltyard.edge.told import deciding, facts, telling, texts, webhook
 from tiltyard.errors import BadInput
 from tiltyard.judge import operate
 from tiltyard.outbox import Look
@@ -283,6 +283,116 @@ def test_one_cause_is_one_message_however_many_models_stand_on_it(home: Rails) -
     [fact] = facts.facts(board.read(home, specs, NOW), specs)
     assert (fact.kind, fact.models) == ("failed", ("ant", "bee", "cat", "dog"))
     assert str(NIGHT) not in fact.subject and "ant" not in fact.subject.split(), "it is the same one tomorrow"
+
+
+def silent(table: str, hours: int) -> TableState:
+    reason = (
+        f"{table}.age_hours: column_values_to_be_between: {hours}, at most 168. The features speak of another world."
+    )
+    return TableState(table=table, night=NIGHT, state="held", since=NIGHT, reason=reason, cause=table)
+
+
+def route_all(home: Rails) -> None:
+    """Whatever there is goes to the desk: what is before dbt has built anything is no model's."""
+    rules = (ROOT / "models" / "portfolio.yaml").read_text() + "routes: [{to: [env:HOOK_OF_DESK]}]\n"
+    (home.settings.models / "portfolio.yaml").write_text(rules)
+
+
+def test_the_tables_of_a_silent_source_are_one_line_of_the_inbox_and_one_message(home: Rails, hook: Hook) -> None:
+    """Beside it a table of another fault."""
+    route_all(home)
+    tables = ("raw.cancellation", "raw.login", "raw.payment")
+    view = "ftr_customer__activity"
+    other = TableState(table=view, night=NIGHT, state="held", since=NIGHT, reason="3 rows undated", cause=view)
+    published(home, *(silent(table, 12_000 + place) for place, table in enumerate(tables)), other)
+    found = board.read(home, portfolio(home.settings), NOW)
+    lines = {item.subject: item for item in found.inbox}
+    assert set(lines) == {"subscription", view}
+    assert lines["subscription"].tables == tables
+    assert lines["subscription"].reason.startswith(f"nothing new has come of 3 tables: {', '.join(tables)}. raw.cancel")
+    assert telling.tell(home, NOW).standing == 2
+    assert telling.tell(home, NOW + timedelta(hours=3)).paged == 2
+    assert sorted(hook.titles()) == [f"table held: {view}", "table held: subscription"]
+
+
+def test_what_is_alike_but_for_names_and_numbers_is_one_cause() -> None:
+    def failed(table: str, reason: str, since: date = NIGHT) -> TableState:
+        return TableState(table=table, night=NIGHT, state="failed", since=since, reason=reason, cause=table)
+
+    states = [
+        failed("raw.a", "raw.a: 3 of 55 rows undated"), failed("raw.b", "raw.b: 14 of 90 rows undated"),
+        failed("raw.c", "raw.c has no column x"),
+        failed("raw.d", "raw.d: 3 of 5 rows undated", NIGHT - timedelta(days=1)),
+        failed("other.e", "other.e: 3 of 55 rows undated"),
+    ]  # fmt: skip
+    source_of = dict.fromkeys(("raw.a", "raw.b", "raw.c", "raw.d"), "shop") | {"other.e": "web"}
+    told = {
+        fault.subject: [state.table for state in fault.tables] for fault in table_faults.together(states, source_of)
+    }
+    assert told == {"raw.a": ["raw.a", "raw.b"], "raw.c": ["raw.c"], "raw.d": ["raw.d"], "other.e": ["other.e"]}
+
+
+def test_the_list_says_who_was_told_and_until_when_and_why_who_was_not(
+    home: Rails, system: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that waits: other systems know of it at once, people when its two hours are over; with no pages left in
+    the morning, with the digest."""
+    published(home, silent("raw.payment", 12_000))
+
+    def said(now: datetime) -> str:
+        [how] = telling.listing(home, now).how
+        return texts.how(how)
+
+    telling.tell(home, NOW)
+    assert said(NOW) == f"told webhook:OPS_HOOK; people not before {NIGHT} 11:00 UTC: it may end by itself"
+    later = NOW + timedelta(hours=3)
+    telling.tell(home, later)
+    morning = NIGHT + timedelta(days=1)
+    assert said(later) == (
+        f"told webhook:OPS_HOOK; people not before {morning} 07:00 UTC: it is told in the morning with the others"
+    )
+    at_eight = NOW + timedelta(hours=23)
+    telling.tell(home, at_eight)
+    assert said(at_eight) == "told webhook:OPS_HOOK, env:HOOK_OF_DESK"
+
+
+def test_who_did_not_take_it_and_who_is_in_no_route_is_said(home: Rails, hook: Hook) -> None:
+    on_default(home)
+    hook.status = 503
+    telling.tell(home, NOW)
+    [how] = telling.listing(home, NOW).how
+    assert texts.how(how) == "not taken yet by env:HOOK_OF_DESK"
+    rules = (ROOT / "models" / "portfolio.yaml").read_text() + "routes: [{owners: [others], to: [env:HOOK_OF_DESK]}]\n"
+    (home.settings.models / "portfolio.yaml").write_text(rules)
+    home.ledger.recover_default_task("churn", NIGHT, NIGHT)
+    telling.tell(home, NOW)
+    published(home, silent("raw.payment", 12_000))
+    telling.tell(home, NOW)
+    assert texts.how(telling.listing(home, NOW).how[-1]) == "no route takes it to anybody"
+
+
+def test_a_table_that_is_held_for_another_reason_is_listed_with_it_and_told_anew_of_another_night(
+    home: Rails, hook: Hook
+) -> None:
+    route_all(home)
+    first = silent("raw.payment", 12_000)
+    published(home, first)
+    telling.tell(home, NOW)
+    telling.tell(home, NOW + timedelta(hours=3))
+    assert hook.titles() == ["table held: raw.payment"]
+    published(home, replace(first, reason="3 rows undated"))
+    telling.tell(home, NOW + timedelta(hours=4))
+    [message] = telling.listing(home, NOW).messages
+    assert (message.fact.reason, hook.titles()) == ("3 rows undated", []), "it is the same fault, as it is now"
+    after = NIGHT + timedelta(days=1)
+    published(home, TableState(table="raw.payment", night=after, state="published", snapshot=1), night=after)
+    late = NIGHT + timedelta(days=2)
+    published(home, replace(first, night=late, since=late, reason="9 rows undated"), night=late)
+    tomorrow = NOW + timedelta(days=2)
+    telling.tell(home, tomorrow)
+    telling.tell(home, tomorrow + timedelta(hours=3))
+    assert hook.titles() == ["table held: raw.payment"], "and no end of what goes on"
+    assert [own.ended_at is None for own in telling.listing(home, tomorrow).messages] == [False, True]
 
 
 def replace_name(settings: Settings, name: str) -> Spec:

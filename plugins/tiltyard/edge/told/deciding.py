@@ -8,7 +8,7 @@ the week's pages last, and the others are in the digest of the next morning. `be
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from typing import Final
 
@@ -17,8 +17,8 @@ from tiltyard.records import Fact, Message, Weight
 from tiltyard.spec import AlertKind, Pages
 
 URGENCY: Final[dict[AlertKind, int]] = {
-    "touched": 0, "approve": 0, "operate": 1, "table": 2, "worse": 3, "explain": 4, "quarantined": 5, "failed": 6,
-    "undelivered": 7, "refused": 8, "incident": 9, "stopped": 10, "unanswered": 11,
+    "touched": 0, "approve": 0, "uncounted": 1, "operate": 2, "table": 3, "worse": 4, "explain": 5, "quarantined": 6,
+    "failed": 7, "undelivered": 8, "refused": 9, "incident": 10, "stopped": 11, "unanswered": 12,
 }  # fmt: skip
 """What is told → its place where not all can come at once."""
 HEALS: Final[frozenset[AlertKind]] = frozenset({"failed", "table"})
@@ -26,6 +26,8 @@ HEALS: Final[frozenset[AlertKind]] = frozenset({"failed", "table"})
 SETTLES: Final[frozenset[AlertKind]] = frozenset({"stopped", "unanswered"})
 """What a later night settles: late rows are answered with the next one, and after a stopped training the governor
 decides anew."""
+ANEW: Final[frozenset[AlertKind]] = frozenset({"approve", "uncounted", "table"})
+"""What is another fact where it stands since another night: another question, or another fault of the same table."""
 REMINDERS: Final = (0.5, 0.9)
 """Shares of the time to answer after which whoever is asked is reminded."""
 
@@ -42,17 +44,23 @@ class Decided:
     """Messages of which whoever is asked is reminded."""
     ended: tuple[Message, ...]
     """Messages that are over."""
+    renewed: tuple[Message, ...]
+    """Messages whose fact reads otherwise by now, as it reads: they are not told again."""
+    replaced: tuple[Message, ...]
+    """Messages that are over since another fact has come in their place, which is told."""
     digests: Mapping[str, tuple[Message, ...]]
     """Owner → the messages of its digest, which is due, the most urgent first."""
 
 
 def decide(facts: Sequence[Fact], standing: Standing, pages: Pages, now: datetime) -> Decided:
     """What is told of `facts` now. `now`: wall clock."""
-    told = {message.fact.key: message for message in standing.messages}
     seen = {fact.key: fact for fact in facts}
-    ended = tuple(own for key, own in told.items() if key not in seen or _is_asked_anew(own, seen[key], now))
-    for message in ended:
-        del told[message.fact.key]
+    replaced = tuple(own for own in standing.messages if _is_replaced(own, seen.get(own.fact.key), now))
+    told = {message.fact.key: message for message in standing.messages if message not in replaced}
+    renewed = {key: replace(message, fact=seen[key]) for key, message in told.items()
+               if key in seen and seen[key] != message.fact}  # fmt: skip
+    told |= renewed
+    ended = tuple(message for key, message in told.items() if key not in seen)
     left = {owner: pages.per_owner_week - count for owner, count in standing.paged.items()}
 
     def weigh(fact: Fact, since: datetime) -> Weight:
@@ -81,8 +89,25 @@ def decide(facts: Sequence[Fact], standing: Standing, pages: Pages, now: datetim
         weighed=tuple(weighed),
         reminded=tuple(message for message in stays if _is_reminded(message, now)),
         ended=ended,
+        renewed=tuple(renewed.values()),
+        replaced=replaced,
         digests=_digests(stays, standing.digests, pages, now),
     )
+
+
+def next_digest(pages: Pages, now: datetime) -> datetime:
+    """When the next morning's digest is put down."""
+    due = datetime.combine(now.date(), time.fromisoformat(pages.digest), now.tzinfo)
+    return due if now < due else due + timedelta(days=1)
+
+
+def _is_replaced(message: Message, fact: Fact | None, now: datetime) -> bool:
+    """Whether another fact has come in the place of the one that was told."""
+    return fact is not None and (_is_another(fact, message.fact) or _is_asked_anew(message, fact, now))
+
+
+def _is_another(fact: Fact, before: Fact) -> bool:
+    return fact.kind in ANEW and None not in (fact.since, before.since) and fact.since != before.since
 
 
 def must_not_wait(fact: Fact) -> bool:
@@ -112,9 +137,7 @@ def _digests(
     stays: Sequence[Message], last: Mapping[str, datetime], pages: Pages, now: datetime
 ) -> dict[str, tuple[Message, ...]]:
     """Owner → what nobody was told at once, of those whose last digest is of before this morning's hour."""
-    due = datetime.combine(now.date(), time.fromisoformat(pages.digest), now.tzinfo)
-    if now < due:
-        due -= timedelta(days=1)
+    due = next_digest(pages, now) - timedelta(days=1)
     found: dict[str, list[Message]] = {}
     for message in sorted(stays, key=lambda message: urgency(message.fact)):
         owner = message.fact.owner

@@ -1,7 +1,8 @@
 """What there is to tell: all that waits for a person, and the models that did not get through, per owner.
 
 One cause is one message: a table at fault is told once, with the models that stand on it, and none of those is told as
-well; stages that failed for the same reason are one, however many models they are of.
+well; the tables of a source that is silent are one (the board puts them together); stages that failed for the same
+reason are one, however many models they are of.
 """
 
 import re
@@ -14,6 +15,7 @@ from tiltyard.spec import AlertKind, Spec
 
 NEEDS: Final[dict[AlertKind, str]] = {
     "approve": "Look at the evidence, then approve or refuse. Silence is a no.",
+    "uncounted": "Clear judge in its run, and the form is asked again; whoever asked for it cannot answer it.",
     "operate": "Look at it; where it waits for a second person, approve or refuse it. Silence is a no.",
     "worse": "Roll it back by hand, or let it go: as long as it is held nothing else changes it.",
     "explain": "Say why it is still on its safe default, in the form of its explanation.",
@@ -45,10 +47,10 @@ def facts(board: Board, specs: Sequence[Spec]) -> list[Fact]:
     return sorted(found, key=lambda fact: fact.key)
 
 
-def _is_told_with(table: Asked, row: ModelRow) -> bool:
-    """Whether a model's trouble is that table's: it is told with it, and is named as its reason."""
-    named = re.search(rf"(?<![\w.]){re.escape(table.subject)}(?!\w)", row.reason)
-    return row.model in table.models and named is not None
+def _is_told_with(item: Asked, row: ModelRow) -> bool:
+    """Whether a model's trouble is that of those tables: it is told with them, and one is named as its reason."""
+    named = (re.search(rf"(?<![\w.]){re.escape(table)}(?!\w)", row.reason) for table in item.tables)
+    return row.model in item.models and any(named)
 
 
 def _of_item(item: Asked, specs: Mapping[str, Spec]) -> Iterator[Fact]:

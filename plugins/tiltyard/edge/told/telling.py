@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import product
@@ -24,7 +24,7 @@ from tiltyard.outbox import SHOWN, Look, Standing
 from tiltyard.prepare.fetch import credentials
 from tiltyard.prepare.fetch.credentials import Lookup
 from tiltyard.rails import Rails
-from tiltyard.records import Fact, Message, Occasion, PagePrecision, Record, Sending, Weight
+from tiltyard.records import Fact, HowTold, Message, Occasion, PagePrecision, Record, Sending, Weight
 from tiltyard.spec import AlertKind, Portfolio, load_portfolio, portfolio
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ class AlertList(Record):
 
     messages: tuple[Message, ...]
     """What stands or was over lately, the oldest first."""
+    how: tuple[HowTold, ...]
+    """Who was told of each of them, in the same order."""
     unsent: tuple[Sending, ...]
     """What no service has taken yet."""
     precision: PagePrecision
@@ -113,11 +115,42 @@ def test(rails: Rails, owner: str, now: datetime, lookup: Lookup = credentials.f
 def listing(rails: Rails, now: datetime) -> AlertList:
     """What stands, what was over in the last week, and what could not be told."""
     outbox = rails.ledger.outbox
+    messages = outbox.since(now - timedelta(days=7))
     return AlertList(
-        messages=tuple(outbox.since(now - timedelta(days=7))),
+        messages=tuple(messages),
+        how=tuple(_how(rails, messages, now)),
         unsent=tuple(outbox.unsent(now - SHOWN)),
         precision=outbox.precision(now - QUARTER),
     )
+
+
+def _how(rails: Rails, messages: Sequence[Message], now: datetime) -> Iterator[HowTold]:
+    """Who was told of each message, and until when who is not."""
+    outbox, rules = rails.ledger.outbox, load_portfolio(rails.settings.models)
+    sent = outbox.sendings([message.id for message in messages])
+    digests = outbox.digests(min((message.opened_at for message in messages), default=now))
+    for message in messages:
+        fact, over = message.fact, message.ended_at or now
+        own = [entry for entry in sent if entry.message == message.id]
+        if message.weight == "digest":
+            own += [
+                entry for entry in digests if entry.owner == fact.owner and message.opened_at < entry.created_at <= over
+            ]
+        to = dict.fromkeys(entry.to for entry in own if entry.sent_at)
+        refused = dict.fromkeys(entry.to for entry in own if entry.sent_at is None and entry.attempts)
+        until, why = None, None
+        people = [to for to in rules.addresses(fact.owner, fact.tier, fact.kind, now.date()) if not webhook.is_one(to)]
+        if message.ended_at is None and not {*people} & {*to, *refused}:
+            if not people:
+                why = "no route takes it to anybody"
+            elif message.weight == "waits":
+                until, why = message.opened_at + rules.pages.patience, "it may end by itself"
+            elif message.weight == "digest":
+                until, why = deciding.next_digest(rules.pages, now), "it is told in the morning with the others"
+        yield HowTold(
+            message=message.id, to=tuple(to), refused=tuple(name for name in refused if name not in to), until=until,
+            why=why,
+        )  # fmt: skip
 
 
 def post(entry: Sending, lookup: Lookup) -> str | None:
@@ -241,6 +274,7 @@ def _look(
         opened=tuple(opened),
         weighed=tuple((message.id, weight) for message, weight in decided.weighed),
         reminded=tuple(message.id for message in decided.reminded),
-        ended=tuple(message.id for message in decided.ended),
+        ended=tuple(message.id for message in (*decided.ended, *decided.replaced)),
+        renewed=decided.renewed,
         sendings=tuple(more),
     )

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from tiltyard.records import Fact, Message
+from tiltyard.records import Fact, HowTold, Message
 from tiltyard.spec import AlertKind
 from tiltyard.words import counted, line, listed
 
 WORDS: Final[dict[AlertKind, str]] = {
     "approve": "a promotion waits for you",
+    "uncounted": "an approval does not count",
     "operate": "done by hand",
     "worse": "worse than the one before it, and held",
     "explain": "still on its safe default",
@@ -72,6 +73,17 @@ def digest(messages: Sequence[Message], address: str) -> tuple[str, str]:
     lines = [f"- {WORDS[fact.kind]}: {shown(fact)}: {line(fact.reason).rstrip('.')}." for fact in facts]
     first = f"{counted(len(messages), 'thing')} to look at this morning"
     return first, "\n".join([*lines, f"{address}/tiltyard/"])
+
+
+def how(told: HowTold) -> str:
+    """Who was told of a message, in words."""
+    parts = [f"told {', '.join(told.to)}"] if told.to else []
+    parts += [f"not taken yet by {', '.join(told.refused)}"] if told.refused else []
+    if told.until:
+        parts.append(f"{'people ' if told.to else ''}not before {told.until:%Y-%m-%d %H:%M} UTC: {told.why}")
+    elif told.why:
+        parts.append(told.why)
+    return "; ".join(parts) or "nobody was told"
 
 
 def span(length: timedelta) -> str:
