@@ -190,6 +190,9 @@ WORDS: Final[Mapping[str, Callable[[JsonObject], Told]]] = {
     "corrupt_artifact": _corrupt,
     "data_incident": _data_incident,
     "delivery_replaced": _replaced,
+    "delivery_withdrawn": lambda detail: (
+        f"{_text(detail, 'file')} of {_text(detail, 'source')} was withdrawn", _text(detail, "reason"),
+    ),
     "evidence_changed": _changed,
     "evidence_outdated": _outdated,
     "explanation_refused": _reason(lambda detail: "an explanation of its safe default did not count"),
@@ -199,6 +202,13 @@ WORDS: Final[Mapping[str, Callable[[JsonObject], Told]]] = {
     ),
     "hour_missed": _reason(lambda detail: f"{_text(detail, 'stage')} has missed the hour of {_text(detail, 'hour')}"),
     "incident_release": _reason(lambda detail: f"the shift at {_text(detail, 'node')} was released"),
+    "ledger_accepted_as_found": lambda detail: (
+        "what was changed in the ledger was accepted as it was found",
+        f"{_text(detail, 'reason').rstrip('.')}: {_text(detail, 'faults')}",
+    ),
+    "ledger_unwatched": lambda detail: (
+        "the triggers of the ledger were off, and are on again", f"Those of {_text(detail, 'tables')}",
+    ),
     "legal_hold": _hold,
     "legal_hold_released": _reason(lambda detail: f"legal hold {_text(detail, 'hold')} was released"),
     "model_accepted": _fixed("it came into the portfolio"),

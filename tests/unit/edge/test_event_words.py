@@ -56,6 +56,10 @@ DETAILS: dict[str, list[JsonObject]] = {
     "night_withdrawn": [
         {"by": "ann", "reason": "a typo", "sources": ["shop"], "models": [], "taken": {"a": [{"b": None}]}}
     ],
+    "ledger_accepted_as_found": [
+        {"by": "ann", "reason": "restored by hand.", "faults": ["decision (night 1) was changed"]}
+    ],
+    "ledger_unwatched": [{"tables": ["decision", "version"]}],
     "requests_lost": [{"segments": 1, "requests": 3, "lost": 2, "unreadable": 0}],
 }  # fmt: skip
 """Kind → what the code writes with it, where that is more than a reason."""
