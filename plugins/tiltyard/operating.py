@@ -241,6 +241,16 @@ def _may(known: Known) -> str:
 
 # -- in words ---------------------------------------------------------------------------------------------------
 
+_VERBS: Final[Mapping[OperationAction, tuple[str, str]]] = {
+    "rollback": ("roll {} back", "rolled {} back"),
+    "freeze": ("freeze {}", "froze {}"),
+    "unfreeze": ("unfreeze {}", "unfroze {}"),
+    "pin": ("pin {}", "pinned {}"),
+    "unpin": ("unpin {}", "unpinned {}"),
+    "retire": ("retire {}", "retired {}"),
+    "unretire": ("take {} back into work", "took {} back into work"),
+}
+
 
 def same(one: str, other: str) -> bool:
     """Whether two names are one person's."""
@@ -256,6 +266,11 @@ def in_words(hold: Operation) -> str:
     """What holds a model, as the end of a sentence that begins with its name."""
     words = {"freeze": "frozen", "pin": f"pinned to {shown(hold.version)}", "retire": "retired"}[hold.action]
     return f"{words} since the night of {hold.night} by {hold.requested_by} ({hold.reason.rstrip('.')})"
+
+
+def back_in_words(retired: Operation) -> str:
+    """Who serves again once a model is taken back into work, as half a sentence."""
+    return f"tiltyard unretire {retired.model} brings {shown(retired.before)} back"
 
 
 def what(one: Operation) -> str:
@@ -275,7 +290,18 @@ def asked_in_words(one: Operation) -> str:
 def done_in_words(one: Operation) -> str:
     """What was done, as half a sentence."""
     second = f" and {one.decided_by}" if one.decided_by else ""
-    return f"{one.requested_by}{second} did {what(one)} on the night of {one.night} ({one.reason.rstrip('.')})"
+    return f"{one.requested_by}{second} {_act(one, 1)} on the night of {one.night} ({one.reason.rstrip('.')})"
+
+
+def would_in_words(one: Operation) -> str:
+    """What would be done, as half a sentence."""
+    return f"it would {_act(one, 0)}"
+
+
+def _act(one: Operation, tense: int) -> str:
+    """An operation with its verb: to do it (0), or that it was done (1)."""
+    to = f" to {shown(one.version)}" if one.action in ("rollback", "pin") else ""
+    return _VERBS[one.action][tense].format(one.model) + to
 
 
 def _instant(instant: datetime | None) -> str:

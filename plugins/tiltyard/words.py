@@ -22,6 +22,11 @@ def listed(parts: Sequence[str], between: str = ", ") -> str:
     return between.join(parts[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
+def clauses(parts: Sequence[str]) -> str:
+    """Sentences as the clauses of one, without their ends; where there is but one, as it is: `a; b; c and 7 more`."""
+    return parts[0] if len(parts) == 1 else listed([part.rstrip(" .") for part in parts], "; ")
+
+
 def ended(sentence: str) -> str:
     """A sentence with the mark at its end: a question mark where its last clause asks what was meant."""
     return sentence + ("?" if sentence.rpartition("; ")[2].startswith("did you mean") else ".")

@@ -4,7 +4,8 @@ data acts on them."""
 import importlib.util
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,8 @@ from tests.troubled import EVIL, LONG, NIGHT
 from tiltyard import ledger_tables, postgres
 from tiltyard import rails as rails_module
 from tiltyard.edge import airflow_settings, overview
+from tiltyard.edge.source_page import SourcePage, SourceTable
+from tiltyard.records import Embargo, Freshness, TableState
 from tiltyard.settings import ROOT, Settings
 
 PARTS = [f"/models/{name}?part={part}" for name in ("index", LONG) for part in overview.PARTS]
@@ -231,6 +234,37 @@ def test_a_record_that_cannot_be_read_breaks_no_page(tmp_path: Path, postgres_ur
     for part in overview.PARTS:
         entry = overview.entry(broken, "churn", overview.ModelQuery(part=part))
         assert entry is not None and view.model_page(entry)
+
+
+def test_a_reason_that_is_the_same_for_many_tables_is_said_once_and_every_instant_is_to_the_minute(
+    view: ModuleType,
+) -> None:
+    why = "raw.login.age_hours: 12408, at most 168. Such a silence is another world."
+    held = TableState(night=NIGHT, table="raw.login", state="held", reason=why, cause="raw.login", good_night=NIGHT)
+    tables = [row(held, newest=datetime(2025, 5, 29, 23, 50, 1, 4711, UTC))]
+    tables += [
+        row(replace(held, table=name, state="blocked", good_night=None, reason=f"it is made of raw.login: {why}"))
+        for name in ("stg_subscription__login", "ftr_customer__activity")
+    ]
+    source = SourcePage(source="subscription", is_active=True, dag="subscription__features", schedule=None, due_by=None,
+                        deadline=None, models=(), nights=(), tables=tuple(tables), quarantined=(), incidents=(),
+                        problem=None)  # fmt: skip
+    page = view._render("source.html", source=source, paused=())
+    said = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert said.count("Such a silence") == 1
+    assert f"is another world; stands as of {NIGHT}" in said
+    assert said.count("it is made of raw.login ; was never good") == 2
+    assert "2025-05-29 23:50 UTC" in said
+    assert "4711" not in said
+    assert "in time" in said, "and not the word of the record"
+
+
+def row(state: TableState, newest: datetime | None = None) -> SourceTable:
+    latency = Embargo(table=state.table, kind="source", nights=9, rows=9, observed_rows=9, untimed=0,
+                      promised_p99_s=None, claimed_p99_s=1, observed_p99_s=1, observed_max_s=1, missed_nights=0,
+                      late_rows=0, verdict="kept")  # fmt: skip
+    fresh = Freshness(newest=newest, age_hours=1) if newest else None
+    return SourceTable(table=state.table, state=state, freshness=fresh, latency=latency, readers=())
 
 
 def test_dags_that_are_paused_are_named(view: ModuleType) -> None:

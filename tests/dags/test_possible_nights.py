@@ -175,3 +175,21 @@ def test_a_name_in_the_conf_that_means_nothing_is_refused_by_the_first_task(
     run({"as_of": "2025-03-07"})
     with task_run.working(settings):
         pass
+
+
+def test_the_log_of_a_failed_task_ends_with_the_page_that_shows_why_and_the_sentence(
+    run: Any, rails: Rails, caplog: pytest.LogCaptureFixture
+) -> None:
+    run()
+    context = task_run.get_current_context()
+    task_run.show("checks/shop/2025-03-05.html", rails.settings)
+    caplog.set_level("INFO", logger="tiltyard")
+    task_run.say_why({**context, "exception": AirflowFailException("Not published of 2025-03-05:\n 3 tables.")})  # type: ignore[typeddict-item]
+    group, last = caplog.messages
+    assert group == "::endgroup::"
+    assert last == (
+        "http://127.0.0.1:8080/tiltyard/reports/checks/shop/2025-03-05.html shows it: Not published of 2025-03-05: 3 "
+        "tables."
+    )
+    task_run.say_why({**context, "exception": ValueError("odd")})  # type: ignore[typeddict-item]
+    assert caplog.messages[-1].endswith("shows it: ValueError: odd")

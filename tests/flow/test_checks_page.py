@@ -118,6 +118,36 @@ def test_values_beyond_a_limit_are_shown_with_the_row_and_who_reads_it(rails: Ra
     assert "blend" not in said.split("All checks")[0]
 
 
+def test_a_warning_on_a_held_table_does_not_say_that_the_table_is_in_service_and_shows_no_row_twice(
+    rails: Rails,
+) -> None:
+    html = sales(rails, at="")
+    said = text(html)
+    assert "raw.sale held" in said
+    assert "in service as it came" not in said.split("raw.sale held")[1].split("What to do")[0]
+    assert "warning undated_rows: values to be between Seen: 1 (at most 0). By itself it would hold nothing." in said
+    assert "Its rows are those that are shown above: raw.sale undated_share: values to be between." in said
+    first = html.split("What to do")[0]
+    assert len([row for row in re.findall(r"<tr>.*?</tr>", first) if "sale-3" in row]) == 1
+
+
+def test_a_night_that_is_mended_keeps_what_had_failed(rails: Rails) -> None:
+    sales(rails, size=4711)
+    again = page(rails, FIRST + NIGHT)
+    features.build_night(rails, FIRST + NIGHT, ["shop"])
+    assert page(rails, FIRST + NIGHT) == again, "the same once more is no attempt of its own"
+    path = rails.settings.expectations / "features" / "ftr_shop__sales.yaml"
+    path.write_text(path.read_text().replace("max_value: 100", "max_value: 9999"))
+    features.build_night(rails, FIRST + NIGHT, ["shop"])
+    html = page(rails, FIRST + NIGHT)
+    said = text(html)
+    assert "<header class=good>" in html
+    assert "Every check is as it should be." in said
+    assert said.index("Earlier attempts What had failed until 20") < said.index("ftr_shop__sales held")
+    assert "4711" in html
+    assert [entry.mark for entry in reports.entries(rails.settings.reports / "checks" / "shop")] == ["good", "good"]
+
+
 def test_what_identifies_a_person_is_not_shown(rails: Rails) -> None:
     path = rails.settings.dbt / "models" / "staging" / "shop" / "_shop__sources.yml"
     said = "{name: sale_id, data_type: varchar, config: {meta: {tiltyard: {identifies: true}}}}"

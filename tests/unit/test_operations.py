@@ -64,7 +64,7 @@ def test_a_rollback_holds_from_the_next_night_on_and_the_aliases_follow(rails: R
     tide = rails.ledger.tide()
     done = ask(rails, "rollback")
     assert done.sentence == (
-        "Ann did rollback m to version 1 on the night of 2016-04-05 (it answers too high): version 1 answers at once "
+        "Ann rolled m back to version 1 on the night of 2016-04-05 (it answers too high): version 1 answers at once "
         "online, and from the next night on in the batch."
     )
     assert [serving(rails.ledger, on) for on in (4, 5, 6)] == [1, 2, 1]
@@ -82,7 +82,7 @@ def test_a_rollback_holds_from_the_next_night_on_and_the_aliases_follow(rails: R
 
 def test_a_dry_run_does_nothing(rails: Rails) -> None:
     tide = rails.ledger.tide()
-    assert ask(rails, "rollback", dry_run=True).sentence == "It would rollback m to version 1."
+    assert ask(rails, "rollback", dry_run=True).sentence == "It would roll m back to version 1."
     assert "a second person would have to confirm it" in ask(rails, "freeze", spec=HIGH, dry_run=True).sentence
     assert (rails.ledger.tide(), operate.listing(rails)) == (tide, [])
 

@@ -1,10 +1,15 @@
 """Sentences for people: their nouns, and the mark at their end."""
 
-from tiltyard.words import counted, ended, line, markdown, meant, person, shown
+from tiltyard.words import clauses, counted, ended, line, markdown, meant, person, shown
 
 
 def test_one_is_no_plural() -> None:
     assert [counted(number, "row") for number in (0, 1, 2, 1_200)] == ["0 rows", "1 row", "2 rows", "1,200 rows"]
+
+
+def test_sentences_become_the_clauses_of_one_with_one_mark_between_them() -> None:
+    assert clauses(["It is old."]) == "It is old."
+    assert clauses(["It is old.", "it is odd. ", "and bad"]) == "It is old; it is odd; and bad"
 
 
 def test_a_question_ends_as_one() -> None:

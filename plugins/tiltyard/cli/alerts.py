@@ -59,7 +59,7 @@ def test(
 
     with rails.opened(Settings()) as opened:
         result = telling.test(opened, owner, clock.now())
-    emit(result, as_json, lambda: say(f"sent {result.sent}"))
+    emit(result, as_json, lambda: say(f"sent {result.sent}: {_taken(result)}"))
     _complain(result)
 
 
@@ -82,6 +82,11 @@ def _told(result: "Told") -> str:
         f"{result.standing} stand; {result.paged} told at once, {result.later} left for later, {result.ended} over; "
         f"{result.sent} sent"
     )
+
+
+def _taken(result: "Told") -> str:
+    """The addresses that took the message, by their names."""
+    return ", ".join(name for name in result.to if name not in result.unsent) or "nobody took it"
 
 
 def _complain(result: "Told") -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -105,6 +106,7 @@ def main() -> None:
             if not sentence:  # a group without a command: its help is printed already, and says it all
                 sys.exit(error.exit_code)
             context = getattr(error, "ctx", None)
+            sentence = _plain(sentence, getattr(error, "param", None))
             _fail(f"{sentence} Try {context.command_path if context else 'tiltyard'} --help.", error.exit_code)
         if isinstance(error, ValidationError) and error.title == "Settings":
             _fail(_unset(error), 2)
@@ -117,6 +119,26 @@ def main() -> None:
             2,
         )
     sys.exit(code or 0)
+
+
+def _plain(sentence: str, parameter: object) -> str:
+    """What is wrong with an argument in our words, where the library has others; and both spellings of a yes or no."""
+    for theirs, ours in _THEIRS.items():
+        sentence = re.sub(theirs, ours, sentence)
+    for other in getattr(parameter, "secondary_opts", ()):
+        sentence = re.sub(r"^Missing option '([^']+)'", rf"Missing option: give '\1' or '{other}'", sentence)
+    return f"{sentence.rstrip('.')}."
+
+
+_THEIRS = {
+    r"Input should be a valid number\b[^.]*": "give a number, like 2.5",
+    r"Input should be a valid integer\b[^.]*": "give a whole number, like 3",
+    r"Input should be less than or equal to (\S+)": r"give \1 at most",
+    r"Input should be greater than or equal to (\S+)": r"give \1 at least",
+    r"Input should be less than (\S+)": r"give less than \1",
+    r"Input should be greater than (\S+)": r"give more than \1",
+}
+"""How a library words what is wrong with a number → how we do."""
 
 
 def _interrupted() -> NoReturn:

@@ -45,7 +45,7 @@ from tiltyard.spec import Spec, portfolio
 from tiltyard.stages import NIGHTLY, STAGES, StageName, recorded_as
 from tiltyard.succession import ChampionChange
 from tiltyard.target import at_start
-from tiltyard.words import counted, listed
+from tiltyard.words import clauses, counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +149,12 @@ class ModelRow(Record):
     """What a month of it comes to, in the board's currency; None without prices."""
 
     @property
+    def hold(self) -> str | None:
+        """How a person holds it, in a word, where its state says something worse; None where it does not."""
+        word = self.held.partition(" ")[0] if self.held else None
+        return None if word == self.state else word
+
+    @property
     def nights_behind(self) -> int | None:
         """By how many nights its data are older than its newest night; None: not all was ever good, or no night yet."""
         return max(0, (self.night - self.data_night).days) if self.night and self.data_night else None
@@ -182,7 +188,14 @@ class SourceRow(Record):
     models: int
     """Number of models of it."""
     tables: tuple[TableState, ...] = ()
-    """Its tables that are not good."""
+    """Its tables that are not good, what is made of them among them."""
+
+    @property
+    def worst(self) -> Status | None:
+        """How it stands: how its features ended, or as its tables say where that is worse."""
+        if not self.tables or self.status not in ("done", "checked"):
+            return self.status
+        return "failed" if any(state.state == "failed" for state in self.tables) else "stopped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -476,7 +489,7 @@ class _Facts:
     def state(self, spec: Spec) -> tuple[State, str, str | None]:
         """How a model stands in a word, why, and what a person is to do."""
         if retired := self.held(spec).retired:
-            return "retired", f"it is {operating.in_words(retired)}", None
+            return "retired", f"it is {operating.in_words(retired)}; {operating.back_in_words(retired)}", None
         if spec.name not in self.anchors:
             return "new", f"no night yet; tiltyard hindcast --model {spec.name} plays past ones", None
         if problem := self.problems.get(spec.name):
@@ -504,7 +517,7 @@ class _Facts:
             return "unanswered", f"{counted(rows, 'row')} of the last week without an answer", None
         drift = self.drift.get(spec.name, ())
         if drift and drift[-1].summary.alarm:
-            return "alarm", "; ".join(drift[-1].summary.reasons[:2]) or "its drift alarm stands", None
+            return "alarm", clauses(drift[-1].summary.reasons[:2]) or "its drift alarm stands", None
         if own := [incident for incident in self.incidents if spec.name in incident.models]:
             return "incident", f"{own[0].node}: {own[0].reason}", "mend it, or release the shift"
         source = self.of_source.get(spec.source)
@@ -548,6 +561,7 @@ class _Facts:
         """A source's row."""
         end = self.rails.ledger.last_end("features", name)
         own = {table for spec in specs if spec.source == name for table in spec.tables}
+        own |= {*_delivered(self.rails.settings, name)} | {*(self.feeding.below(name) if self.feeding else ())}
         return SourceRow(
             source=name,
             night=end.night if end else None,

@@ -66,7 +66,8 @@ def _added(
     until = last or accounts.newest() or clock.now().date()
     since = first or lately(until, LATELY)
     if since > until:
-        raise BadInput(f"The first night, {since}, comes after the last, {until}.")
+        which = "the last that is asked for" if last else "the newest that has cost anything"
+        raise BadInput(f"The first night, {since}, comes after {which}, {until}; choose an earlier one.")
     costs, stored, nights = accounts.costs(since, until), accounts.stored(), accounts.nights(since, until)
     return tuple(
         CostSums(

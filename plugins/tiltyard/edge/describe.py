@@ -71,7 +71,7 @@ def model(document: Document) -> str:
         "retrains": _list(str(retrain.night) for retrain in document.retrains),
         "realized": _realized(document.realized),
         "checks": _checks(document.checks),
-        "latency": _list(_late(table) for table in document.latency if table.verdict in ("late", "over")),
+        "latency": _latency(document.latency),
         "incidents": "; ".join(map(_open, document.open_incidents)) or "none",
         **({"quarantine": "; ".join(map(str, document.quarantined))} if document.quarantined else {}),
         "tables": "; ".join(map(str, document.unpublished)) or "all published",
@@ -97,7 +97,9 @@ def _by_hand(document: ModelStatus) -> str:
     """Who holds the model, what was done last, and what waits for a second person."""
     done = operating.in_order(document.operations)
     waiting = [one for one in document.operations if one.state(clock.now()) == "waiting"]
-    parts = [document.held] if document.held else [operating.done_in_words(done[-1])] if done else []
+    retired = operating.standing(document.operations).retired
+    back = f"; {operating.back_in_words(retired)}" if retired else ""
+    parts = [f"{document.held}{back}"] if document.held else [operating.done_in_words(done[-1])] if done else []
     return "; ".join([*parts, *map(operating.asked_in_words, waiting)]) or "nothing that holds"
 
 
@@ -302,7 +304,10 @@ def _roles(document: ModelStatus) -> str:
 
 
 def _truth(document: ModelStatus) -> str:
-    counts = f"{document.matured} matured, {document.immature} immature, {document.early} known early and not counted"
+    of = f"of the nights since {document.matured_since}" if document.matured_since else "in all"
+    counts = (
+        f"{document.matured} matured {of}, {document.immature} immature, {document.early} known early and not counted"
+    )
     if document.bounds:
         learned = document.bounds
         counts += (
@@ -340,18 +345,26 @@ def _estimated(estimate: EstimatedVersion | None, measure: str) -> str:
     )
 
 
+def _latency(tables: Sequence[Embargo]) -> str:
+    """How many tables were measured, and which of them were late."""
+    if not tables:
+        return "not measured"
+    late = ", ".join(_late(table) for table in tables if table.verdict in ("late", "over"))
+    return f"{counted(len(tables), 'table')} measured, {late or 'none late'}"
+
+
 def _labels(report: ArrivalReport | None) -> str:
     if report is None:
         return NOTHING
     half, most = (
-        f"after {nights} nights" if nights is not None else "never yet"
+        None if nights is None else f"after {counted(nights, 'night')}"
         for nights in (report.half_after, report.most_after)
     )
+    known = f"half are known {half}, 95 % {most or 'not yet'}" if half else "half are not known yet"
     last = f"the last came in the night of {report.last_arrived}" if report.last_arrived else "none has come yet"
     broken = "; ".join(f"{incident.what.replace('_', ' ')} since {incident.since}" for incident in report.incidents)
-    return (
-        f"half are known {half}, 95 % {most}; {report.waiting_rows} rows of {report.waiting_cohorts} cohorts wait, "
-        f"{last}" + (f"; {broken}" if broken else "")
+    return f"{known}; {report.waiting_rows} rows of {report.waiting_cohorts} cohorts wait, {last}" + (
+        f"; {broken}" if broken else ""
     )
 
 

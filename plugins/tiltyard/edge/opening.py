@@ -1,7 +1,6 @@
 """Tools that come with Tiltyard, opened on what is here: MLflow's pages on loopback, and dbt's as a file."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import httpx
 
-from tiltyard import postgres
+from tiltyard import child, postgres
+from tiltyard.edge import processes
 from tiltyard.edge.processes import LOOPBACK
 from tiltyard.errors import Unavailable
 from tiltyard.prepare import transform
@@ -26,7 +26,8 @@ PATIENCE_S = 90.0
 @contextmanager
 def mlflow(settings: Settings, port: int) -> Iterator[tuple[str, Callable[[], int]]]:
     """MLflow's pages on the store of this home, on loopback: their address, once they answer, and what waits for their
-    end. They end with the block. Raises Unavailable where the port is taken, or MLflow does not come up."""
+    end. They end with the block, and with this process, whatever ends it; where that is SIGKILL, with `tiltyard down`.
+    Raises Unavailable where the port is taken, or MLflow does not come up."""
     host = LOOPBACK[0]
     _require_free(host, port)
     postgres.create_all(settings)
@@ -35,22 +36,24 @@ def mlflow(settings: Settings, port: int) -> Iterator[tuple[str, Callable[[], in
     environment = {
         **os.environ,
         **NO_TELEMETRY,
+        **processes.opened_env(settings, port),
         "MLFLOW_BACKEND_STORE_URI": registry.tracking_uri(settings),  # not as an argument, which everybody may read
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": settings.mlflow_path,
     }
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     log = settings.home / "logs" / "mlflow.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        server = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-    try:
-        _wait(server, address, log)
-        yield address, server.wait
-    finally:
-        _end(server)
+    with child.ended_with_us():
+        try:
+            with log.open("ab") as output:
+                server = subprocess.Popen(
+                    command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )  # fmt: skip
+            _wait(server, address, log)
+            yield address, server.wait
+        finally:
+            processes.close(settings, port)
 
 
 def dbt_docs(settings: Settings) -> Path:
@@ -81,13 +84,3 @@ def _wait(server: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
                 return
         time.sleep(0.25)
     raise Unavailable(f"MLflow did not answer at {address} within {PATIENCE_S:.0f} s; look into {log}.")
-
-
-def _end(server: "subprocess.Popen[bytes]") -> None:
-    """End MLflow and what it has started."""
-    for end in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, end)
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(timeout=10)
-            return

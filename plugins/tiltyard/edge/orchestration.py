@@ -40,7 +40,7 @@ from tiltyard.edge.explanations import explanation, require_kept
 from tiltyard.edge.nights import begin, each_night, end_of_run, governed_nights, kept, nights, same_nights
 from tiltyard.edge.operations import CONFIRMING, confirm
 from tiltyard.edge.operations import ask as ask_for
-from tiltyard.edge.task_run import accepting, announce, fail, linked, looking, night, skip, working
+from tiltyard.edge.task_run import accepting, announce, fail, linked, looking, night, say_why, skip, working
 from tiltyard.edge.work import (
     JudgedNight,
     announce_evaluations,
@@ -137,6 +137,7 @@ def arguments(
             "owner": spec.owner if spec else PORTFOLIO_OWNER,
             "retries": 2,
             "retry_delay": timedelta(seconds=10),
+            "on_failure_callback": say_why,
             "show_return_value_in_logs": False,  # what a task came to stands in its log as sentences
         },
         "params": _params(stage, spec),

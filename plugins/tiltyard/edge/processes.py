@@ -36,6 +36,9 @@ MAX_LOG_BYTES = 32_000_000
 """Size of a log, in bytes, from which on the next start begins a new one."""
 MARK = "TILTYARD_SERVICE"
 """In the environment of every process started here, whatever has become of its parents."""
+OPENED = "TILTYARD_OPENED"
+"""The same of what a command has opened for as long as it runs, like MLflow, with its port: a start of Airflow leaves
+it alone."""
 
 
 def process_env(settings: Settings) -> dict[str, str]:
@@ -101,15 +104,23 @@ def recorded(settings: Settings, name: str) -> psutil.Process | None:
 
 def marked(settings: Settings) -> list[psutil.Process]:
     """Every living process that was started here, known by the mark in its environment."""
-    processes = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == _tag(settings):
-                processes.append(process)
-        except psutil.Error:  # gone, or somebody else's
-            continue
-    own = {parent.pid for parent in psutil.Process().parents()}  # `make down` typed into a task's own shell
-    return [process for process in processes if process.pid not in own]
+    return _bearing(MARK, _tag(settings))
+
+
+def opened_env(settings: Settings, port: int) -> dict[str, str]:
+    """What is added to the environment of what a command opens on a port."""
+    return {OPENED: f"{_tag(settings)}:{port}.", "SPT_NOENV": "1"}
+
+
+def opened(settings: Settings) -> list[psutil.Process]:
+    """Every living process of what commands have opened, also of one that was killed."""
+    return _bearing(OPENED, _tag(settings))
+
+
+def close(settings: Settings, port: int) -> None:
+    """End what a command has opened on a port, with all that it started."""
+    for _ in range(2):  # what had begun to start another process may have done so before it ended
+        _kill(_bearing(OPENED, opened_env(settings, port)[OPENED]), patience_s=10)
 
 
 def sweep(settings: Settings) -> None:
@@ -124,7 +135,7 @@ def end(settings: Settings, names: Sequence[str]) -> None:
     family = _family(parts)
     _kill(parts, patience_s=STOP_TIMEOUT_S)
     everything = set(names) == set(COMPONENTS)
-    _kill([*family, *(marked(settings) if everything else [])], patience_s=3)
+    _kill([*family, *([*marked(settings), *opened(settings)] if everything else [])], patience_s=3)
     for name in names:
         _pid_file(settings, name).unlink(missing_ok=True)
 
@@ -135,6 +146,19 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _bearing(mark: str, begins: str) -> list[psutil.Process]:
+    """Every living process but this one and its parents with a mark that begins so."""
+    processes = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(mark, "").startswith(begins):
+                processes.append(process)
+        except psutil.Error:  # gone, or somebody else's
+            continue
+    own = {parent.pid for parent in psutil.Process().parents()}  # `make down` typed into a task's own shell
+    return [process for process in processes if process.pid not in own]
 
 
 def _tag(settings: Settings) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psycopg2
 
-from tiltyard import postgres
+from tiltyard import child, postgres
 from tiltyard.edge import processes
 from tiltyard.edge.airflow_api import Airflow, Pool, Progress, health
 from tiltyard.edge.airflow_settings import USER, address, password_file
@@ -102,12 +102,14 @@ def start(settings: Settings, progress: Progress | None = None) -> Started:
 
 
 def stop(settings: Settings, progress: Progress | None = None) -> StopReport:
-    """End every part, what its parts left behind, and the embedded PostgreSQL; nothing committed is lost."""
+    """End every part, what its parts left behind, what commands have opened, and the embedded PostgreSQL; nothing
+    committed is lost."""
     say = progress or silent
     if not settings.home.exists():
         return StopReport(stopped=())
     with _locked(settings):
         running = [name for name in COMPONENTS if processes.recorded(settings, name) is not None]
+        running += ["mlflow"] if processes.opened(settings) else []
         say("Stopping Airflow", 0.0)
         processes.end(settings, list(COMPONENTS))
         say("Stopping PostgreSQL", 0.8)
@@ -169,13 +171,14 @@ def _start_parts(settings: Settings, names: list[str], say: Progress) -> None:
     _migrate(settings, environment, say)
     begun = datetime.now(UTC)
     say("Starting Airflow", 0.4)
-    try:
-        for name in names:
-            processes.spawn(settings, name, environment)
-        _wait_until_healthy(settings, begun, say)
-    except BaseException:
-        processes.end(settings, names)
-        raise
+    with child.ended_with_us():
+        try:
+            for name in names:
+                processes.spawn(settings, name, environment)
+            _wait_until_healthy(settings, begun, say)
+        except BaseException:
+            processes.end(settings, names)
+            raise
 
 
 def _migrate(settings: Settings, environment: Mapping[str, str], say: Progress) -> None:

@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, Connection, PokeReturnValue, get_current_context
+from airflow.sdk import Asset, AssetAlias, BaseOperatorLink, Connection, Context, PokeReturnValue, get_current_context
 from airflow.sdk.exceptions import (
+    AirflowException,
     AirflowFailException,
     AirflowNotFoundException,
     AirflowSkipException,
@@ -25,7 +26,7 @@ from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject
 from tiltyard.settings import Settings
 from tiltyard.stages import StageName, split
-from tiltyard.words import meant
+from tiltyard.words import line, meant
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
@@ -246,6 +247,22 @@ def end_where_it_crashes() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGSEGV, signal.SIG_DFL)
     faulthandler.enable(2)
+
+
+def say_why(context: Context) -> None:
+    """The last line of a failed task's log: the page that shows why, and the sentence. It stands below what Airflow
+    prints of the failure, outside of the lines that it folds away; the address comes first: long lines are cut."""
+    from tiltyard.edge.airflow_settings import address
+
+    error = context.get("exception")
+    if error is None:  # it was ended from outside, and nobody knows why
+        return
+    is_ours = isinstance(error, AirflowException | TiltyardError)
+    why = line(str(error) if is_ours else f"{type(error).__name__}: {error}")
+    ti = context["ti"]
+    shown = _reports.get(TaskKey(ti.dag_id, ti.run_id, ti.task_id))
+    log.info("::endgroup::")
+    log.error("%s%s", f"{address(Settings())}{shown} shows it: " if shown else "", why)
 
 
 def looking(landed: JsonObject | None) -> PokeReturnValue:

@@ -159,6 +159,10 @@ def _verdict(version: int | None, finding: Finding) -> str:
     return "broken" if finding.broken else "alarm" if finding.alarm else "steady"
 
 
+MOST = 1_000_000
+"""Evidence beyond which it is only told that it is more: its digits mean nothing to anybody."""
+
+
 def sentences(finding: Finding) -> tuple[str, ...]:
     """The finding in sentences: what moved, of which kind, how strong the evidence is, and whether it is felt."""
     drifted = [signal for signal in finding.signals if signal.drifted]
@@ -170,7 +174,8 @@ def sentences(finding: Finding) -> tuple[str, ...]:
             lines.append(f"{kind} drift: {what}" if kind != "performance" else f"performance: {what}")
     if finding.evidence is not None and finding.threshold is not None:
         verdict = ", an alarm" if finding.alarm else _lacking(finding)
-        lines.append(f"evidence {finding.evidence:,.0f} of {finding.threshold:,.0f}{verdict}")
+        told = f"{finding.evidence:,.0f}" if finding.evidence <= MOST else f"more than {MOST:,}"
+        lines.append(f"evidence {told} of {finding.threshold:,.0f}{verdict}")
     if finding.alarm or finding.harm == "felt":
         lines.append(f"{finding.harm.replace('_', ' ')}: {finding.harm_reason}")
     untested = {

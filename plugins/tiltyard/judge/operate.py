@@ -90,7 +90,7 @@ def request(
         return Operated(operation=waiting, sentence=made, waits=waiting is not None)
     if dry_run:
         second = "; a second person would have to confirm it" if made.until else ""
-        return Operated(operation=made, sentence=f"It would {operating.what(made)}{second}.", is_dry=True)
+        return Operated(operation=made, sentence=f"{_upper(operating.would_in_words(made))}{second}.", is_dry=True)
     if not made.is_done:
         return Operated(operation=made, sentence=f"{_upper(operating.asked_in_words(made))}.", waits=True)
     return _done(rails, spec, made)

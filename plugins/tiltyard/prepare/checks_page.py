@@ -1,12 +1,15 @@
 """The page of a source's night: which checks failed, with the rows that break them, and what comes of it for whom.
 
 Drawn when the night is judged, of what is at hand then: the results, how the tables stand, and who reads them. Rows are
-read of what failed only, so that a good night costs a page of text.
+read of what failed only, so that a good night costs a page of text. A night that is judged again once it is mended
+keeps what had failed before: a red task of that attempt leads here.
 """
 
+import re
 from collections.abc import Collection, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import partial
+from pathlib import Path
 
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
@@ -24,6 +27,10 @@ from tiltyard.words import counted, listed
 
 HOW_TO = "docs/how-to/add-a-source.md"
 """Where it is written what to do with a delivery that is wrong, below the checkout."""
+ATTEMPTS = 5
+"""Earlier attempts at a night that its page keeps."""
+_FAILED = re.compile(r"<!--failed-->(.*?)<!--/failed-->", re.DOTALL)
+_EARLIER = re.compile(r"<!--earlier-->.*?<!--/earlier-->", re.DOTALL)
 
 
 def path(source: str, night: date) -> str:
@@ -47,8 +54,8 @@ def draw(
     night = night_closing(as_of)
     name = path(source, night)
     with drawing(rails, name, night):
-        content = _Night(rails, feeding, source, night, reports, states).content()
-        kit.save(content, rails.settings.reports / name)
+        there = rails.settings.reports / name
+        kit.save(_Night(rails, feeding, source, night, reports, states).content(there), there)
         return name
     return None
 
@@ -72,8 +79,8 @@ class _Night:
         self.good = rails.ledger.newest_good(dict.fromkeys(self.states, night)) if self.states else {}
         self.specs = portfolio(rails.settings) if self.states or self.failed else ()
 
-    def content(self) -> str:
-        """The page as HTML."""
+    def content(self, there: Path) -> str:
+        """The page as HTML. `there`: that of the attempt before, where there was one."""
         title = f"Checks of {self.source}, night of {self.night}"
         at_fault = [state for state in self.states.values() if state.cause == state.table]
         behind = len(self.states) - len(at_fault)
@@ -84,8 +91,9 @@ class _Night:
             )
         worst = "bad" if self.states else ""
         tables = dict.fromkeys([*(state.table for state in at_fault), *(plain(check.table) for check in self.failed)])
-        parts = [page.header(title, self.results, *sentences, worst=worst)]
-        parts += [self.section(table) for table in tables]
+        header = page.header(title, self.results, *sentences, worst=worst)
+        failed = kit.joined(self.section(table) for table in tables)
+        parts = [header, Html(f"<!--failed-->{failed}<!--/failed-->"), *_earlier(there, failed)]
         return kit.page(title, [*parts, page.every(self.results)], page.STYLE)
 
     def section(self, table: str) -> Html:
@@ -95,7 +103,8 @@ class _Night:
         css, word = ("bad", state.state) if state else ("wait", "in service")
         heading = Html(f'<h2>{kit.text(table)} <span class="tag {css}">{kit.text(word)}</span></h2>')
         hides, keys = _hiding(self.rails), partial(_keys, self.rails)
-        failures = [page.failure(self.rails, check, keys, hides) for check in checks]
+        told: page.Told = {}
+        failures = [page.failure(self.rails, check, told, keys, hides, is_good=state is None) for check in checks]
         said = []
         if state and not checks:
             said.append(kit.paragraph(state.reason or ""))
@@ -171,6 +180,21 @@ class _Night:
                 )
             )
         return [*steps, run] if state else (steps or ["Nothing has to be done tonight."])
+
+
+def _earlier(there: Path, failed: Html) -> list[Html]:
+    """What failed in the attempts before, the newest first, as the page of the last one has it; folded away. An attempt
+    at which the same failed is none of its own."""
+    if not there.is_file():
+        return []
+    before = there.read_text(encoding="utf-8")
+    kept = _EARLIER.findall(before)
+    then = _FAILED.search(before)
+    if then and then[1] and then[1] != failed:
+        judged = datetime.fromtimestamp(there.stat().st_mtime, UTC)
+        kept.insert(0, f"<!--earlier--><details><summary>What had failed until {judged:%Y-%m-%d %H:%M} UTC</summary>"
+                    f"{then[1]}</details><!--/earlier-->")  # fmt: skip
+    return [kit.section("Earlier attempts", *map(Html, kept[:ATTEMPTS]))] if kept else []
 
 
 def _named(specs: Sequence[Spec]) -> str:

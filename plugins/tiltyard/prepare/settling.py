@@ -11,7 +11,7 @@ from datetime import date
 from tiltyard.prepare.graph import Graph
 from tiltyard.records import TableState
 from tiltyard.records.publication import State
-from tiltyard.words import listed
+from tiltyard.words import clauses
 
 
 def at_fault(
@@ -34,7 +34,7 @@ def at_fault(
         elif table in failed:
             states.append(TableState(night=night, table=table, state="failed", reason=failed[table], cause=table))
         elif reasons := tuple(held.get(table, ())):
-            reason = listed(reasons, "; ")
+            reason = clauses(reasons)
             states.append(TableState(night=night, table=table, state="held", reason=reason, cause=table))
     return tuple(states)
 

@@ -31,13 +31,16 @@ CONSEQUENCE = {
     "warning": "It tells, and holds nothing: the table is in service as it came.",
 }
 """Severity → what comes of a check that fails."""
+BESIDE = "By itself it would hold nothing."
+"""What a warning comes to on a table that is not good for another reason."""
 MARKS = {"critical": "bad", "warning": "wait"}
 """Severity → the colour of a check that failed."""
 LOADER_TIMES = ("built_at", "ingested_at", "landed_night")
 """Columns of our own loaders, which say nothing of a row."""
 HIDDEN = "(not shown: it identifies a person)"
 STYLE = """
-main { max-width: 1180px } td { overflow-wrap: anywhere } .rows td { white-space: nowrap }
+main { max-width: 1180px } td { overflow-wrap: anywhere } .rows td { overflow-wrap: break-word }
+@media (max-width: 640px) { .rows { min-width: 600px } }
 h2 .tag { vertical-align: 2px } h4 { margin: 16px 0 2px; font-size: 14px; color: var(--ink) }
 details > summary { cursor: pointer; color: var(--soft) } code { overflow-wrap: anywhere }
 """
@@ -46,6 +49,8 @@ Keys = Callable[[str], Sequence[str]]
 """Table → the columns that name one of its rows, as far as they are known."""
 Hides = Callable[[str, str], bool]
 """Table and column → whether its values are not shown."""
+Told = dict[Html, str]
+"""Rows as a page shows them → the check that they are shown of."""
 
 
 def draw(rails: Rails, suite: str, subject: str, as_of: datetime, results: Sequence[CheckResult]) -> str | None:
@@ -64,8 +69,10 @@ def draw(rails: Rails, suite: str, subject: str, as_of: datetime, results: Seque
 def _failures(rails: Rails, results: Sequence[CheckResult]) -> list[Html]:
     failed = [check for check in ordered(results) if not check.success]
     tables = dict.fromkeys(check.table for check in failed)
+    told: Told = {}
     return [
-        kit.section(table, *(failure(rails, check) for check in failed if check.table == table)) for table in tables
+        kit.section(table, *(failure(rails, check, told) for check in failed if check.table == table))
+        for table in tables
     ]
 
 
@@ -78,19 +85,38 @@ def header(title: str, results: Sequence[CheckResult], *sentences: str, worst: s
     return Html(f"<header class={colour}><h1>{kit.text(title)}</h1>{lines}</header>")
 
 
-def failure(rails: Rails, check: CheckResult, keys: Keys = lambda table: (), hides: Hides = lambda *_: False) -> Html:
-    """A check that failed: what was seen, what is allowed, what comes of it, why it is there, and the rows."""
+def failure(
+    rails: Rails,
+    check: CheckResult,
+    told: Told,
+    keys: Keys = lambda table: (),
+    hides: Hides = lambda *_: False,
+    *,
+    is_good: bool = True,
+) -> Html:
+    """A check that failed: what was seen, what is allowed, what comes of it, why it is there, and the rows, where they
+    are not `told` yet: two checks of one fault share theirs. `is_good`: whether its table is in service."""
     where = f"{check.column}: " if check.column else ""
+    consequence = CONSEQUENCE[check.severity] if is_good or check.severity == "critical" else BESIDE
+    name = where + worded(check.name)
     allowed = f" ({check.limit})" if check.limit else ""
     return kit.joined(
         [
-            Html(f"<h4>{mark(check)} {kit.text(where + worded(check.name))}</h4>"),
-            kit.paragraph(f"Seen: {check.observed}{allowed}. {CONSEQUENCE[check.severity]}"),
+            Html(f"<h4>{mark(check)} {kit.text(name)}</h4>"),
+            kit.paragraph(f"Seen: {check.observed}{allowed}. {consequence}"),
             kit.paragraph(check.detail, "soft"),
-            *(rows(rails, check.table, at, keys, hides) for at in check.rows),
+            *(_once(told, rows(rails, check.table, at, keys, hides), f"{check.table} {name}") for at in check.rows),
             kit.paragraph(f"The check stands in {check.place}.", "quiet") if check.place else "",
         ]
     )
+
+
+def _once(told: Told, shown: Html, name: str) -> Html:
+    if "<td" not in shown:
+        return shown
+    if (first := told.setdefault(shown, name)) != name:
+        return kit.paragraph(f"Its rows are those that are shown above: {first}.", "quiet")
+    return shown
 
 
 def rows(rails: Rails, table: str, at: RowsAt, keys: Keys, hides: Hides) -> Html:

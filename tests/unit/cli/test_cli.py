@@ -115,6 +115,10 @@ def test_a_group_without_a_command_prints_its_help_and_no_error(words: tuple[str
     ("words", "sentence"),
     [
         (("leakage", "audit", "frame.csv"), "Missing option '--label'. Try tiltyard leakage audit --help."),
+        (("alerts", "judge", "5"), "give '--needed' or '--not-needed'. Try tiltyard alerts judge --help."),
+        (("operations", "approve", "x"), "give a whole number, like 3. Try tiltyard operations approve --help."),
+        (("status", "--watch", "x"), "'--watch': give a number, like 2.5. Try tiltyard status --help."),
+        (("open", "mlflow", "--port", "99999"), "'--port': give 65535 at most. Try tiltyard open mlflow --help."),
         (("leakage", "audti"), "Try tiltyard leakage --help."),
         (("train",), "Try tiltyard train --help."),
         (("frobnicate",), "Try tiltyard --help."),

@@ -37,7 +37,7 @@ def test_two_people_freeze_a_model_of_tier_1(rails: Rails, tmp_path: Path) -> No
     assert json.loads(own.stdout)["error"] == "ann asked for operation 1 and cannot confirm it; another person has to."
     second = by("bob", "operations", "approve", "1")
     assert second.stdout == (
-        "Ann and bob did freeze churn on the night of 2025-05-30 (year-end closing): it is scored and watched, and "
+        "Ann and bob froze churn on the night of 2025-05-30 (year-end closing): it is scored and watched, and "
         "nothing changes it but a person.\n"
     )
     again = json.loads(by("ann", "freeze", "churn", "--reason", "again", "--json").stdout)

@@ -137,6 +137,7 @@ def test_a_table_that_is_not_good_is_trouble_although_every_stage_is_done(rails:
     page.write_text("<p>rows</p>")
     assert read(rails).inbox[0].link == f"/tiltyard/reports/checks/subscription/{NIGHT}.html"
     assert found.sources[[source.source for source in found.sources].index("subscription")].tables == (state,)
+    assert found.sources[[source.source for source in found.sources].index("subscription")].worst == "stopped"
     assert (row.data_night, row.nights_behind) == (None, None), "it was never good"
 
 
@@ -288,6 +289,11 @@ def test_what_persons_hold_is_a_state_and_a_retired_model_comes_last_and_asks_no
     assert found.counts == {"frozen": 1, "pinned": 1, "steady": 1, "retired": 1}
     rails.ledger.record_stage("cold", NIGHT, "failed", ShadowSummary(reason="The lake is away."))
     assert {row.model: row.state for row in read(rails, *specs).models}["cold"] == "failed", "trouble comes first"
+    rows = {row.model: row for row in read(rails, *specs).models}
+    assert {name: row.hold for name, row in rows.items()} == {
+        "cold": "frozen", "moored": None, "plain": None, "aged": None,
+    }, "it is seen beside what is worse"  # fmt: skip
+    assert rows["aged"].reason.endswith("(an audit); tiltyard unretire aged brings version 1 back")
 
 
 def test_what_waits_for_a_second_person_is_in_the_inbox_until_it_is_decided(rails: Rails) -> None:
@@ -319,7 +325,7 @@ def test_a_tier_1_that_one_person_sent_to_its_safe_default_is_told_for_a_week(ra
     by_hand(rails, spec, "rollback", "default")
     [item] = read(rails, spec).inbox
     assert (item.kind, item.subject, item.until) == ("operate", "churn on its safe default", None)
-    assert item.reason.startswith("ann did rollback churn to the safe default on the night of 2025-05-30")
+    assert item.reason.startswith("ann rolled churn back to the safe default on the night of 2025-05-30")
     assert not board.read(rails, [spec], clock.now() + timedelta(days=8)).inbox
 
 

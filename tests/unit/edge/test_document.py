@@ -1,6 +1,7 @@
 """The document of `tiltyard status`: what scripts read of it stays, and its schema says what everything is."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -68,6 +69,11 @@ def test_the_schema_names_the_keys_that_are_printed(name: str) -> None:
 def test_the_features_that_say_nothing_or_moved_are_named() -> None:
     (printed,) = json.loads(GOLDEN.read_text(encoding="utf-8"))
     older = ModelStatus.from_json(printed)
+    assert "latency      not measured" in describe.model(replace(older, latency=()))
+    assert re.search(r"latency      \d+ tables? measured, ", describe.model(older))
+    assert "matured in all, " in describe.model(older)
+    told = describe.model(replace(older, matured_since=older.as_of.date()))
+    assert f"matured of the nights since {older.as_of.date()}, " in told
     assert "features " not in describe.model(older), "a version from before it was kept says nothing of it"
     features = (
         FilledFeature("history", 0.0, is_dead=True, now=0.4),

@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from tiltyard.edge import airflow_settings, processes, services
 from tiltyard.edge.airflow_api import Airflow, Health
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
-from tiltyard.settings import Settings
+from tiltyard.settings import ROOT, Settings
 
 SINCE = datetime(2016, 4, 2, tzinfo=UTC)
 
@@ -138,6 +139,51 @@ def test_stop_finds_what_killed_parts_left_behind(settings: Settings) -> None:
     finally:
         stranger.send_signal(signal.SIGKILL)
         stranger.wait()
+
+
+def test_a_start_that_is_ended_by_sigterm_leaves_no_part_behind(settings: Settings) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = airflow_settings.tiltyard_env(at(settings, api_port=port))
+    environment = {**os.environ, **own, "PYTHONPATH": str(ROOT / "plugins")}
+    start = subprocess.Popen([sys.executable, "-m", "tiltyard.cli", "start"], env=environment)
+    try:
+        wait_for(lambda: processes.recorded(settings, "triggerer") is not None or start.poll() is not None)
+        begun = [part for name in processes.COMPONENTS if (part := processes.recorded(settings, name))]
+        start.send_signal(signal.SIGTERM)
+
+        assert start.wait(timeout=60) == 128 + signal.SIGTERM
+        assert len(begun) == len(processes.COMPONENTS)
+        assert not processes.marked(settings)
+    finally:
+        start.kill()
+        services.stop(settings)
+
+
+def test_stop_ends_what_a_killed_command_has_opened(settings: Settings) -> None:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    sleep = [sys.executable, "-c", "import time; time.sleep(300)"]
+    first, second = (
+        subprocess.Popen(sleep, env={**os.environ, **processes.opened_env(settings, port)}) for port in (5000, 50001)
+    )
+    try:
+        processes.close(settings, 5000)
+        assert first.wait(timeout=5) == -signal.SIGTERM
+        processes.sweep(settings)
+        assert second.poll() is None, "a start of Airflow leaves it alone"
+        assert services.stop(settings).stopped == ("mlflow",)
+        assert second.wait(timeout=5) == -signal.SIGTERM
+    finally:
+        first.kill()
+        second.kill()
+
+
+def wait_for(is_so: Callable[[], bool], within_s: float = 180) -> None:
+    until = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_stop_where_nothing_was_started(tmp_path: Path) -> None:

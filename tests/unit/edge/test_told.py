@@ -217,7 +217,8 @@ def test_a_connection_of_airflow_is_an_address(home: Rails, hook: Hook, monkeypa
     rules = home.settings.models / "portfolio.yaml"
     rules.write_text(rules.read_text().replace("env:HOOK_OF_DESK", "connection:desk"))
     monkeypatch.setenv("AIRFLOW_CONN_DESK", json.dumps({"conn_type": "generic", "password": hook.url("of-airflow")}))
-    assert telling.test(home, "subscriptions", NOW).sent == 2, "the page of tier 1 goes to its pager as well"
+    told = telling.test(home, "subscriptions", NOW)
+    assert (told.sent, len(told.to)) == (2, 2), "the page of tier 1 goes to its pager as well"
     assert {entry["path"] for entry in hook.posted} == {"/of-airflow", "/pager"}
     with pytest.raises(BadInput, match="No model is desk's; the owners are: subscriptions"):
         telling.test(home, "desk", NOW)

@@ -60,7 +60,7 @@ def customers(rows: int, seed: int, *, shift: float = 0.0, plans: str = "abcd") 
 def lacking(finding: Finding) -> str:
     """What is said after the figures of the evidence."""
     [sentence] = [one for one in drift.sentences(finding) if one.startswith("evidence ")]
-    return re.sub(r"^evidence [\d,]+ of [\d,]*\d", "", sentence)
+    return re.sub(r"^evidence (?:more than )?[\d,]+ of [\d,]*\d", "", sentence)
 
 
 # -- Evidently --------------------------------------------------------------------------------
@@ -441,6 +441,8 @@ def test_the_whole_stage_when_the_world_moves_and_when_it_does_not(rails: Rails)
     # evidence that has reached its limit says what it still lacks, where it is no alarm
     [finding] = rails.ledger.findings(moved.night)
     assert lacking(replace(finding, alarm=True)) == ", an alarm"
+    assert any(one.startswith("evidence more than 1,000,000 of ") for one in
+               drift.sentences(replace(finding, evidence=4_079_936_549.0)))  # fmt: skip
     assert lacking(replace(finding, evidence=1.0, alarm=False)) == ""
     names = [signal.column for signal in finding.signals if signal.drifted and signal.kind != "performance"]
     assert "Evidently does not find " + ", ".join(names[:1]) in lacking(replace(finding, alarm=False))

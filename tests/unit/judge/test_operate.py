@@ -128,7 +128,7 @@ def test_a_tier_1_promotion_waits_while_a_person_s_change_of_that_night_has_the_
     did(arena, spec, "rollback", night_closing(as_of), to="default")
     outcome = promotion.promote(arena.rails, spec, as_of, approval(judged, as_of))
     assert outcome.promoted is None
-    assert "ann did rollback overtaken_by_hand to the safe default" in outcome.reason
+    assert "ann rolled overtaken_by_hand back to the safe default" in outcome.reason
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.market import AS_OF, market
-from tiltyard.edge import opening
+from tiltyard.edge import airflow_settings, opening, processes
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
 from tiltyard.prepare import frame
 from tiltyard.rails import Rails
@@ -267,6 +268,27 @@ def test_mlflow_shows_how_long_a_training_took_on_which_frame_and_that_its_butto
     assert f'"num_rows": {len(rows)}' in used.dataset.profile
     assert [tag.value for tag in used.tags] == ["training"]
     assert "has no effect" in flow.get_registered_model(spec.name).description
+
+
+def test_mlflow_ends_with_the_command_that_is_ended_while_it_starts(fresh: Market) -> None:
+    settings = fresh[0].settings
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, **airflow_settings.tiltyard_env(settings), "PYTHONPATH": str(ROOT / "plugins")}
+    command = [sys.executable, "-m", "tiltyard.cli", "open", "mlflow", "--port", str(port)]
+    opener = subprocess.Popen(command, env=environment)
+    try:
+        until = time.monotonic() + 120
+        while len(processes.opened(settings)) < 2 and opener.poll() is None and time.monotonic() < until:
+            time.sleep(0.2)
+        assert len(processes.opened(settings)) > 1, "the server and what it starts"
+        opener.terminate()
+        assert opener.wait(timeout=60) == 128 + signal.SIGTERM
+        assert not processes.opened(settings)
+    finally:
+        opener.kill()
+        processes.close(settings, port)
 
 
 def test_mlflow_is_opened_on_loopback_and_ends(fresh: Market) -> None:

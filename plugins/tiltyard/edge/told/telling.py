@@ -53,6 +53,8 @@ class Told(Record):
     """Address, by its name → why it took nothing."""
     unrouted: tuple[str, ...] = ()
     """First lines of what no route takes."""
+    to: tuple[str, ...] = ()
+    """The addresses of a test, by their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,8 @@ def test(rails: Rails, owner: str, now: datetime, lookup: Lookup = credentials.f
     ]  # fmt: skip
     errors = {entry.to: post(entry, lookup) for entry in entries}
     unsent = {to: error for to, error in errors.items() if error}
-    return Told(standing=0, paged=0, later=0, ended=0, sent=len(entries) - len(unsent), unsent=unsent)
+    return Told(standing=0, paged=0, later=0, ended=0, sent=len(entries) - len(unsent), unsent=unsent,
+                to=tuple(errors))  # fmt: skip
 
 
 def listing(rails: Rails, now: datetime) -> AlertList:
