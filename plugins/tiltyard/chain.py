@@ -261,16 +261,21 @@ def _faulty_rows(
 ) -> list[ChainFault]:
     """The rows of a table, of all models or of one, that are not those of their newest entries; of more than `most` the
     first, and how many more."""
-    of_model = "" if model is None else " and key ->> 'model' = :model"
-    own = "" if model is None else "where t.model = :model"
+    own = of_model = ""
+    if model is not None:
+        own, keyed = "where t.model = :model", "model" in table.primary_key.columns
+        # of a key that does not name the model, those that the table has: what is gone of them, the whole chain tells
+        of_model = " and " + ("key ->> 'model' = :model" if keyed else "key in (select key from present)")
     found = connection.execute(
         sa.text(
             f"""
-            with newest as (
+            with present as (
+                select {_key(table)} as key, {_DIGEST.format(row="t")} as digest from {table.name} t {own}
+            ),
+            newest as (
                 select distinct on (key) key, action, digest, hash = {_OF_ENTRY} as is_whole
                 from chain where relation = :relation{of_model} order by key, id desc
-            ),
-            present as (select {_key(table)} as key, {_DIGEST.format(row="t")} as digest from {table.name} t {own})
+            )
             select coalesce(newest.key, present.key) as key,
                 case
                     when present.key is null then 'is gone'

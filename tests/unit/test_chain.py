@@ -101,6 +101,21 @@ def test_what_was_changed_with_the_triggers_off_is_told_and_nothing_follows_from
     ledger.require_untouched("another")
 
 
+def test_what_is_done_by_hand_is_in_the_chain_as_well(ledger: Ledger) -> None:
+    """Its key is a number of its own, which names no model."""
+    for model in ("churn", "another"):
+        with ledger.engine.begin() as connection:
+            values = {"model": model, "action": "freeze", "reason": "an audit", "requested_by": "ann", "source": "test"}
+            connection.execute(ledger_tables.operation.insert().values(**values, requested_at=clock.now()))
+    ledger.require_untouched("churn")
+    behind_its_back(ledger, "update operation set action = 'unfreeze' where model = 'churn'", table="operation")
+    assert faults(ledger) == ["operation (id 1) was changed"]
+    with pytest.raises(CheckFailed, match=r"operation .* was changed"):
+        ledger.require_untouched("churn")
+    ledger.require_untouched("another")
+    assert ledger.touched_successions().keys() == {"churn"}
+
+
 def test_who_changes_the_entry_with_the_row_breaks_the_chain(ledger: Ledger) -> None:
     behind_its_back(
         ledger,

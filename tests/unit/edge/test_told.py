@@ -451,18 +451,18 @@ def test_a_message_that_cannot_be_read_keeps_no_other_from_being_told(home: Rail
 
 
 def test_a_question_that_is_asked_anew_when_its_time_was_over_is_told_anew() -> None:
-    """A promotion that nobody answered, and that the next night proposes again; and one whose form came a while after
-    it was proposed, which is the same question."""
+    """A promotion that the next night proposes again, whether the first question is closed by then or not; and one
+    whose form came a while after it was proposed, which is the same question."""
     asked = Fact(kind="approve", subject="churn v2", owner="x", tier=1, reason="r", link="/x", since=NIGHT,
                  until=NOW + timedelta(hours=24))  # fmt: skip
     told = Message(id=1, fact=asked, weight="page", opened_at=NOW, weighed_at=NOW, reminders=2)
     standing = outbox.Standing(messages=(told,), paged={"x": 1}, digests={})
     next_night = replace(asked, since=NIGHT + timedelta(days=1), until=NOW + timedelta(hours=46))
     for fact, hours, opened in (
-        (next_night, 25, 1), (next_night, 23, 0), (replace(asked, until=NOW + timedelta(hours=24.2)), 24.1, 0),
+        (next_night, 25, 1), (next_night, 23, 1), (replace(asked, until=NOW + timedelta(hours=24.2)), 24.1, 0),
     ):  # fmt: skip
         decided = deciding.decide([fact], standing, Pages(), NOW + timedelta(hours=hours))
-        assert len(decided.opened) == len(decided.ended) == opened
+        assert len(decided.opened) == len(decided.replaced) == opened
         assert all((weight, new.until) == ("page", fact.until) for new, weight in decided.opened)
 
 
@@ -586,10 +586,11 @@ def test_an_address_that_no_library_reads_costs_the_others_nothing(
 
 
 class Slow:
-    """A service that listens on loopback and answers a byte of its headers at a time, without end."""
+    """A service that listens on loopback and answers a byte of its headers at a time, until it is ended: the threads
+    that wait for the rest are waited for where the process ends."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked, self.is_over = 0, False
         self.listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self.listen, daemon=True).start()
 
@@ -603,9 +604,13 @@ class Slow:
     def answer(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
             connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
-            while True:
+            while not self.is_over:
                 connection.sendall(b"x")
                 time.sleep(0.1)
+
+    def end(self) -> None:
+        self.is_over = True
+        self.listener.close()
 
 
 @pytest.mark.parametrize("to", ["webhook:OPS_HOOK", "env:HOOK_OF_PAGER"])
@@ -621,7 +626,7 @@ def test_who_answers_slowly_and_has_hundreds_waiting_holds_nobody_up(
     home.ledger.outbox.put([queued] * 300)
     home.ledger.outbox.put([mine])
     tried = home.ledger.outbox.send(lambda entry: telling.post(entry, lambda name: None), NOW)
-    slow.listener.close()
+    slow.end()
     assert system.titles() == ["for the desk"]
     assert slow.asked == len(tried) - 1 == outbox.AWAY, "one that is away is left alone until the next look"
     assert {entry.error for entry in tried if entry.to == to} == {
