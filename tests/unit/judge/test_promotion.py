@@ -480,6 +480,7 @@ def test_a_verdict_that_somebody_wrote_into_the_ledger_promotes_nobody(arena):
     with arena.rails.ledger.engine.begin() as connection:
         connection.exec_driver_sql("alter table decision disable trigger user")
         connection.exec_driver_sql(f"update decision set verdict = 'promote' where model = '{spec.name}'")
+        connection.exec_driver_sql("alter table decision enable always trigger tiltyard_chain")
     with pytest.raises(CheckFailed, match=r"is not what was put down: decision .* was changed\. Nothing follows"):
         promotion.promote(arena.rails, spec, as_of)
     assert arena.rails.ledger.promotions(spec.name) == []
@@ -572,6 +573,7 @@ def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
 
         connection.exec_driver_sql("alter table decision disable trigger user")
         connection.execute(decision.update().where(decision.c.model == spec.name).values(evidence=forged))
+        connection.exec_driver_sql("alter table decision enable always trigger tiltyard_chain")
     text = evidence_file.markdown(arena.rails, spec, as_of, 1, "/there")
     assert "<script>" not in text
     assert [line for line in text.splitlines() if line.startswith("Evidence:")] == [f"Evidence: `{judged.evidence}`"]
