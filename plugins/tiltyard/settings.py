@@ -44,7 +44,8 @@ NO_TELEMETRY = {
 ENV_PREFIX = "TILTYARD_"
 """How the variables of the environment begin that are read here."""
 NO_SETTINGS = (
-    "USER", "SERVICE", "SERVE_CLOCK", "DBT_LAKE", "DBT_DATA", "DBT_THREADS", "DBT_TARGET", "POSTGRES_PASSWORD",
+    "USER", "SERVICE", "SERVE_CLOCK", "DBT_LAKE", "DBT_DATA", "DBT_THREADS", "DBT_TARGET", "OPENED",
+    "POSTGRES_PASSWORD",
 )  # fmt: skip
 """Variables with our prefix that are read elsewhere, or that one of our processes sets for another."""
 
