@@ -35,7 +35,7 @@ REPLACED = "delivery_replaced"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Withdrawal(Record):
+class DeliveryWithdrawal(Record):
     """What came of taking a delivery back."""
 
     source: str
@@ -140,7 +140,7 @@ def replace(
 
 def withdraw(
     rails: Rails, source: str, name: str, *, table: str | None = None, by: str, reason: str, holds: Sequence[str] = ()
-) -> Withdrawal:
+) -> DeliveryWithdrawal:
     """Take a delivery back that has landed: its rows count as never known. Safe to repeat, and to kill.
 
     `name`: of the file, with or without the folders above. Raises BadInput, with nothing changed, for one that has not
@@ -181,7 +181,7 @@ def withdraw(
         rails.lake.commit(work, message=f"withdraw {source} {of.name}/{path.name}", fence=fence)
     kept = _kept(rails.settings, LandingFile.of(place, of), "withdrawn", reason) if _lies(place) else None
     place.unlink(missing_ok=True)
-    return Withdrawal(
+    return DeliveryWithdrawal(
         source=source, file=f"{of.name}/{path.name}", rows=before.rows, night=night, tables=tuple(tables),
         below=tuple(_below(rails.settings, of.raw)), since=before.night, kept=str(kept) if kept else None,
     )  # fmt: skip

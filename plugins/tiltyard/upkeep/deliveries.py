@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tiltyard.lake import identifier
 from tiltyard.prepare import replacing
-from tiltyard.prepare.replacing import Withdrawal
+from tiltyard.prepare.replacing import DeliveryWithdrawal
 from tiltyard.rails import Rails
 from tiltyard.records import Record
 from tiltyard.spec import portfolio
@@ -17,7 +17,7 @@ from tiltyard.words import counted, listed
 class WithdrawnDelivery(Record):
     """What came of taking a delivery back, and who may have used it."""
 
-    withdrawal: Withdrawal
+    withdrawal: DeliveryWithdrawal
     """The delivery, and what is made anew."""
     answers: dict[str, int]
     """Model → number of its answers since the night that landed it, of the models that read what was made of it. They
