@@ -135,7 +135,7 @@ def replace(
     from tiltyard.upkeep import holds
 
     with rails.opened(Settings()) as opened:
-        standing = [f"the hold {hold.id} ({hold.reason})." for hold in holds.open_ones(opened)]
+        standing = holds.sentences(opened)
         result = replacing.replace(opened, source, file, table=table, by=options.user(), reason=reason, holds=standing)
     emit(result, as_json, lambda: say(replacing.summary(result)))
 
@@ -160,7 +160,7 @@ def withdraw(
     from tiltyard.upkeep import deliveries, holds
 
     with rails.opened(Settings()) as opened:
-        standing = [f"the hold {hold.id} ({hold.reason})." for hold in holds.open_ones(opened)]
+        standing = holds.sentences(opened)
         result = deliveries.withdraw(
             opened, source, file, table=table, by=options.user(), reason=reason, holds=standing
         )

@@ -84,12 +84,17 @@ def _answers(detail: JsonObject) -> list[JsonObject]:
     return [answer for answer in given if isinstance(answer, dict)] if isinstance(given, list) else []
 
 
+def is_approval(detail: JsonObject) -> bool:
+    """Of answers that do not count, whether somebody has approved, and did not reject or let the time pass."""
+    return any(APPROVE in _chosen(answer) for answer in _answers(detail))
+
+
 def _approval(detail: JsonObject) -> Told:
     answers = _answers(detail)
     subjects = [answer["subject"] for answer in answers if isinstance(answer.get("subject"), list)]
     about = next((f"version {part[1]}" for part in subjects if isinstance(part, list) and len(part) > 1), "a version")
     faults, comments = _text(detail, "faults"), "; ".join(filter(None, (_text(one, "comment") for one in answers)))
-    if any(APPROVE in _chosen(answer) for answer in answers):
+    if is_approval(detail):
         return f"an approval of {about} did not count", faults
     if any(answer.get("approved_by") for answer in answers):
         return f"{about} was turned down", comments

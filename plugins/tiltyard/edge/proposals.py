@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from tiltyard import operating
+from tiltyard.edge import event_words
 from tiltyard.edge.open_forms import Forms
-from tiltyard.judge import approval
 from tiltyard.judge.best import best_of, by_how_much
 from tiltyard.ledger import Ledger
 from tiltyard.records import Decision, Event, Operation
@@ -91,7 +91,7 @@ def read(
     events = {event.model: event for event in ledger.newest_events(since, (REFUSED,))}  # the last is the newest night's
     vain: dict[str, Refused] = {}
     for name, event in events.items():
-        if name in proposed or not _is_approval(event) or (best := _in_vain(ledger, event)) is None:
+        if name in proposed or not event_words.is_approval(event.detail) or (best := _in_vain(ledger, event)) is None:
             continue
         if forms.find(
             dag_id("promotion", name), question(name, best.challenger, best.night)
@@ -136,13 +136,6 @@ def _in_vain(ledger: Ledger, event: Event) -> Decision | None:
         return None
     best = _best(own, event.night)
     return best if best and best.verdict == "promote" else None
-
-
-def _is_approval(event: Event) -> bool:
-    """Whether somebody has approved, and did not reject or let the time pass."""
-    given = event.detail.get("approvals")
-    chosen = [answer.get("chosen") for answer in given if isinstance(answer, dict)] if isinstance(given, list) else []
-    return any(approval.APPROVE in (one if isinstance(one, list) else [one]) for one in chosen)
 
 
 def _texts(value: object) -> tuple[str, ...]:

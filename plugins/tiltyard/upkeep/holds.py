@@ -64,6 +64,11 @@ def open_ones(rails: Rails) -> list[OpenHold]:
     return open_holds
 
 
+def sentences(rails: Rails) -> tuple[str, ...]:
+    """The holds that stand, a sentence each, for whoever is refused because of one."""
+    return tuple(f"the hold {hold.id} ({hold.reason})." for hold in open_ones(rails))
+
+
 def _span(body: Hold) -> tuple[datetime, datetime | None]:
     first = clock.midnight(body.first or date(1970, 1, 1))
     return first, clock.midnight(body.last + timedelta(days=1)) if body.last else None
