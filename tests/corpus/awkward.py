@@ -181,7 +181,8 @@ def dialects() -> Iterator[Awkward]:
         {text: text for text in ("żółć", "漢字", "🙂", "e\u0301", "\u200b", "\u202eabc", "ﬁ", "\u00a0")},
     )
     yield texts("control-letters", TEXT, {"a\x01b": "a\x01b", "\x7f": "\x7f", "a\x0bb": "a\x0bb", "a\x85b": "a\x85b"})
-    yield texts("a-zero-byte", TEXT, {"a\0b": "a\0b"})
+    # PostgreSQL holds no NUL: it is taken out at the door, and counted.
+    yield texts("a-zero-byte", TEXT, {"a\0b": "ab"})
     yield texts("a-long-text", TEXT, {"x" * 200_000: "x" * 200_000})
     yield Awkward("a-line-of-megabytes", TEXT, lines("x" * 3_000_000).encode(), refused="rows cannot be read")
     yield texts(
