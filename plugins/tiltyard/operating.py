@@ -12,7 +12,7 @@ from typing import Final, Literal
 from tiltyard.errors import BadInput
 from tiltyard.records import Operation, OperationAction
 from tiltyard.succession import ChampionChange
-from tiltyard.words import line, listed, person
+from tiltyard.words import Who, line, listed, person
 
 CHANGING: Final[frozenset[OperationAction]] = frozenset({"rollback", "pin", "retire", "unretire"})
 """What puts somebody in service."""
@@ -147,10 +147,12 @@ def plan(
     )
 
 
-def confirmed(known: Known, asked: Operation, by: str, people: Sequence[str] | None, now: datetime) -> None:
+def confirmed(
+    known: Known, asked: Operation, by: str, people: Sequence[str] | None, now: datetime, who: Who = person
+) -> None:
     """Raises BadInput where a person may not confirm an operation, or where it is not what it was any more.
 
-    `people`: who may, where that is said; None: anybody but whoever asked.
+    `people`: who may, where that is said; None: anybody but whoever asked. `who`: which names are one person's.
     """
     state = asked.state(now)
     if state == "expired":
@@ -159,11 +161,11 @@ def confirmed(known: Known, asked: Operation, by: str, people: Sequence[str] | N
         )
     if state != "waiting":
         raise BadInput(f"Operation {asked.id} is {state} already.")
-    if same(by, asked.requested_by):
+    if who(by) == who(asked.requested_by):
         raise BadInput(
             f"{asked.requested_by} asked for operation {asked.id} and cannot confirm it; another person has to."
         )
-    if people is not None and not any(same(by, name) for name in people):
+    if people is not None and who(by) not in map(who, people):
         raise BadInput(f"'{by}' may not confirm what is this owner's; these may: {', '.join(people) or 'nobody now'}.")
     if known.champion != asked.before:
         raise BadInput(
@@ -250,11 +252,6 @@ _VERBS: Final[Mapping[OperationAction, tuple[str, str]]] = {
     "retire": ("retire {}", "retired {}"),
     "unretire": ("take {} back into work", "took {} back into work"),
 }
-
-
-def same(one: str, other: str) -> bool:
-    """Whether two names are one person's."""
-    return person(one) == person(other)
 
 
 def shown(version: int | None) -> str:

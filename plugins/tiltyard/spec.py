@@ -41,7 +41,7 @@ from tiltyard.clock import EVERY, NIGHT, format_duration, parse_duration
 from tiltyard.errors import BadInput
 from tiltyard.settings import Settings
 from tiltyard.target import Target
-from tiltyard.words import meant, person
+from tiltyard.words import Who, meant, person
 
 DEEPEST = 100
 """Levels of nesting that a text may have: a few thousand end the process."""
@@ -630,12 +630,12 @@ class Approvers(Strict):
         """The delegates whose time has not passed on a day."""
         return tuple(one for one in self.delegates if day <= one.until)
 
-    def names(self, day: date, asked_by: Collection[str] = ()) -> tuple[str, ...]:
+    def names(self, day: date, asked_by: Collection[str] = (), who: Who = person) -> tuple[str, ...]:
         """Who may answer on a day, each once: the people, and who stands in for one of them. Neither whoever asked nor
-        who would answer in their stead."""
-        own = {person(name) for name in asked_by}
-        deputies = (one.to for one in self.on(day) if person(one.from_) not in own)
-        found = {person(name): name.strip() for name in (*deputies, *self.people)}
+        who would answer in their stead. `who`: which names are one person's (`Portfolio.who`)."""
+        own = {who(name) for name in asked_by}
+        deputies = (one.to for one in self.on(day) if who(one.from_) not in own)
+        found = {who(name): name.strip() for name in (*deputies, *self.people)}
         return tuple(name for key, name in found.items() if key not in own)
 
 
@@ -681,6 +681,28 @@ class Portfolio(Strict):
     approvers: dict[str, Approvers] = Field(default_factory=dict)
     """Owner → who may answer for its models: approve a promotion, confirm an operation. An owner that is not here:
     anybody but whoever asked."""
+    people: dict[Annotated[str, Field(min_length=1)], tuple[Annotated[str, Field(min_length=1)], ...]] = Field(
+        default_factory=dict
+    )
+    """A person's name → the other names under which that person is logged in or asks, as on a command line. Who is not
+    here has one name."""
+
+    @model_validator(mode="after")
+    def _each_name_is_of_one(self) -> "Portfolio":
+        of: dict[str, str] = {}
+        for name, others in self.people.items():
+            for one in (name, *others):
+                if of.setdefault(person(one), name) != name:
+                    raise ValueError(f"people: '{one}' is a name of {of[person(one)]} and of {name}; leave one out")
+        return self
+
+    @cached_property
+    def _first_names(self) -> dict[str, str]:
+        return {person(one): person(name) for name, others in self.people.items() for one in (name, *others)}
+
+    def who(self, name: str | None) -> str:
+        """What all names of a person have in common."""
+        return self._first_names.get(person(name), person(name))
 
     def addresses(self, owner: str, tier: int, kind: str, day: date | None = None) -> tuple[str, ...]:
         """The addresses that a message goes to, each once; none where no route fits. On a `day` those of the owner's
@@ -692,7 +714,7 @@ class Portfolio(Strict):
 
     def may_answer(self, owner: str, day: date, asked_by: Collection[str] = ()) -> tuple[str, ...] | None:
         """Who may answer for an owner's models on a day (`Approvers.names`); None: anybody but whoever asked."""
-        return self.approvers[owner].names(day, asked_by) if owner in self.approvers else None
+        return self.approvers[owner].names(day, asked_by, self.who) if owner in self.approvers else None
 
 
 class Spec(Strict):

@@ -68,7 +68,7 @@ class Run:
         self.events = OutletEventAccessors()
         self.context = {
             "params": self.params, "ti": ti, "outlet_events": self.events,
-            "dag_run": SimpleNamespace(triggering_user_name=self.by),
+            "dag_run": SimpleNamespace(triggering_user_name=self.by, start_date=None),
         }  # fmt: skip
 
     def announced(self, stage: StageName) -> dict[str, Any]:

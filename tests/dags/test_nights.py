@@ -44,7 +44,7 @@ def april(*days: int) -> set[date]:
 
 
 def event(as_of: Any) -> Any:
-    return SimpleNamespace(extra={"as_of": as_of} if as_of else {})
+    return SimpleNamespace(extra={"as_of": as_of} if as_of else {}, source_task_id="publish")
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,8 @@ def test_whoever_started_a_run_by_hand_is_known_where_its_event_is_worked_on(run
     run(dag_run=by_hand)
     extra = task_run.about([clock.midnight(date(2016, 4, 1))])
     assert extra == {"as_of": ["2016-04-01T00:00:00+00:00"], "requested_by": ["ann"]}
-    run(events={"a": [SimpleNamespace(extra=extra), SimpleNamespace(extra={**extra, "requested_by": ["bob"]})]})
+    by_bob = {**extra, "requested_by": ["bob"]}
+    run(events={"a": [SimpleNamespace(extra=one, source_task_id="publish") for one in (extra, by_bob)]})
     assert task_run.requesters() == ("ann", "bob")
     run(events={"a": [event("2016-04-01")]})
     assert task_run.requesters() == ("airflow",)

@@ -45,6 +45,8 @@ def test_every_model_is_an_exposure_of_the_tables_that_it_reads() -> None:
         ("routes: [{to: [env:A]}, {owners: [subscriptionz], to: [env:B]}]", "4: routes: .*did you mean subscriptions?"),
         ("approvers: {who-has-left: {people: [ann]}}", None),
         ("approvers: {subscriptions: {people: [ann]}}", None),
+        ("people: {ann: [a.miller], bob: [b, A.Miller ]}", "people: 'A.Miller' is a name of ann and of bob; leave one"),
+        ("people: {ann: [a.miller, ann], bob: []}", None),
     ],
 )
 def test_an_owner_that_is_misspelled_lets_nobody_else_answer(tmp_path: Path, rule: str, says: str | None) -> None:

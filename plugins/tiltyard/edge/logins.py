@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 from tiltyard.settings import Settings
+from tiltyard.words import Who, person
 
 log = logging.getLogger(__name__)
 
@@ -46,22 +47,25 @@ def _in_database(settings: Settings) -> tuple[str, ...] | None:
     return tuple(sorted({name for name, role in rows if role.casefold() not in _LOOKS}))
 
 
-def who_may(people: Sequence[str] | None, asked_by: Sequence[str], logins: Sequence[str] | None) -> str:
+def who_may(
+    people: Sequence[str] | None, asked_by: Sequence[str], logins: Sequence[str] | None, who: Who = person
+) -> str:
     """Who may answer, in sentences. Where nobody can, that is said, and how to go on.
 
     `people`: those whom `approvers` names, without whoever asked; None: anybody but whoever asked. `asked_by`: who
-    asked, or had it trained. `logins`: who can log in here; None where that is not known.
+    asked, or had it trained. `logins`: who can log in here; None where that is not known. `who`: which names are one
+    person's.
     """
     asked = sorted({name.strip() for name in asked_by if name.strip() and name.strip() != NOBODY})
-    barred = {name.casefold() for name in asked}
+    barred = {who(name) for name in asked}
     not_these = f" Not {' or '.join(asked)}, who asked for it." if asked else ""
     if people is not None and not people:
         return f"These may answer: nobody now; see approvers in models/portfolio.yaml.{not_these}"
     if logins is None:
         named = ", ".join(people) if people is not None else "anybody else" if asked else "anybody"
         return f"These may answer: {named}.{not_these}"
-    there = {name.casefold(): name for name in logins if name.casefold() not in barred}
-    may = [*there.values()] if people is None else [name for name in people if name.strip().casefold() in there]
+    there = {who(name): name for name in logins if who(name) not in barred}
+    may = [*there.values()] if people is None else [name for name in people if who(name) in there]
     if may:
         return f"These may answer: {', '.join(may if people is None else people)}.{not_these}"
     named = "there is no other login" if people is None else f"those who may have no login: {', '.join(people)}"

@@ -11,7 +11,7 @@ from tiltyard.edge.approvals import CONFIRM, conditions, said
 from tiltyard.errors import BadInput
 from tiltyard.records import Instant, JsonObject, Operation, Record
 from tiltyard.spec import find, load_portfolio
-from tiltyard.words import markdown
+from tiltyard.words import UNKNOWN, markdown
 
 if TYPE_CHECKING:
     from tiltyard.rails import Rails
@@ -43,7 +43,7 @@ def ask(rails: "Rails", form: JsonObject) -> JsonObject:
     from tiltyard.judge import operate
 
     people = task_run.requesters()
-    if people == (logins.NOBODY,):
+    if people[0] in (logins.NOBODY, UNKNOWN):
         raise BadInput("It is not known who asks: start operate as somebody who is logged in.")
     model, reason = str(form.get("model") or ""), str(form.get("reason") or "")
     to, now = operate.target(_text(form.get("version"))), clock.now()
@@ -62,9 +62,10 @@ def ask(rails: "Rails", form: JsonObject) -> JsonObject:
 
 def _waiting(rails: "Rails", one: Operation, sentence: str, owner: str) -> AskedFor:
     assert one.until is not None
-    may = load_portfolio(rails.settings.models).may_answer(owner, clock.now().date(), (one.requested_by,))
+    rules = load_portfolio(rails.settings.models)
+    may = rules.may_answer(owner, clock.now().date(), (one.requested_by,))
     body = [
-        conditions(one.until, logins.who_may(may, (one.requested_by,), logins.known(rails.settings))),
+        conditions(one.until, logins.who_may(may, (one.requested_by,), logins.known(rails.settings), rules.who)),
         f"**{markdown(one.requested_by)}** asks to {operating.what(one)}; in service now: "
         f"{operating.shown(one.before)}.",
         f"Why: {markdown(one.reason)}",

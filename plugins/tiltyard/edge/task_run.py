@@ -20,7 +20,8 @@ from airflow.sdk.exceptions import (
 from pydantic import JsonValue
 
 from tiltyard import clock, release
-from tiltyard.edge import log_lines, metering, resting
+from tiltyard.edge import causers, log_lines, metering, resting
+from tiltyard.edge.causers import Posted
 from tiltyard.edge.logins import NOBODY
 from tiltyard.errors import BadInput, Fenced, TiltyardError, Unavailable
 from tiltyard.records import JsonObject
@@ -146,19 +147,24 @@ def key() -> TaskKey:
 
 
 def requesters() -> tuple[str, ...]:
-    """Who started this run, or the run that announced what it works on: users, or `airflow` for a schedule."""
+    """Who started this run, or the runs that announced what it works on, or posted that by hand: users, UNKNOWN for
+    somebody of whom nothing is known, or `airflow` for a schedule."""
     context = get_current_context()
     if user := context["dag_run"].triggering_user_name:
         return (user,)
-    events = context.get("triggering_asset_events") or {}
-    extras = [event.extra or {} for group in events.values() for event in group]
-    people = {name for extra in extras for name in _as_list(extra.get(REQUESTED_BY))}
-    return tuple(sorted(people)) or (NOBODY,)
+    events = [event for group in (context.get("triggering_asset_events") or {}).values() for event in group]
+    people = {name for event in events for name in _as_list((event.extra or {}).get(REQUESTED_BY))}
+    by_hand = [Posted(event.asset.name, event.asset.uri, event.timestamp) for event in events
+               if event.source_task_id is None]  # fmt: skip
+    return tuple(sorted(people.union(causers.posters(Settings(), by_hand)))) or (NOBODY,)
 
 
-def requester() -> str:
-    """Those who started this run, as a text."""
-    return ", ".join(requesters())
+def trainers(settings: Settings) -> str:
+    """Who asked for what this run trains, as a text: those who started it, and those who had it done once more."""
+    this, since = key(), get_current_context()["dag_run"].start_date
+    again = causers.repeaters(settings, this.dag_id, this.run_id, since or clock.now())
+    asked = [name for name in requesters() if name != NOBODY or not again]
+    return ", ".join(dict.fromkeys((*asked, *again)))
 
 
 def begun() -> datetime | None:

@@ -50,7 +50,7 @@ def train(rails: "Rails", spec: Spec, as_of: datetime) -> TrainingSummary:
     granted = {retrain.night: retrain.reasons for retrain in rails.ledger.retrains(spec.name)}
     reasons = granted.get(as_of.date()) or ("started by hand",)
     with limits.within(rails, "training", spec):
-        return training.train(rails, spec, as_of, requested_by=task_run.requester(), reasons=reasons)
+        return training.train(rails, spec, as_of, requested_by=task_run.trainers(rails.settings), reasons=reasons)
 
 
 def land(rails: "Rails", source: str, as_of: datetime) -> JsonObject | None:
@@ -334,8 +334,9 @@ def _who_may(rails: "Rails", spec: Spec, challenger: int) -> str:
     """Who may approve a challenger now, in sentences."""
     trained = rails.ledger.version(spec.name, challenger)
     asked_by = [*task_run.requesters(), *(trained.requested_by.split(",") if trained else ())]
-    people = load_portfolio(rails.settings.models).may_answer(spec.owner, clock.now().date(), asked_by)
-    return logins.who_may(people, asked_by, logins.known(rails.settings))
+    rules = load_portfolio(rails.settings.models)
+    people = rules.may_answer(spec.owner, clock.now().date(), asked_by)
+    return logins.who_may(people, asked_by, logins.known(rails.settings), rules.who)
 
 
 def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from tiltyard.records import JsonObject
 from tiltyard.spec import Approvers, Spec
-from tiltyard.words import person
+from tiltyard.words import UNKNOWN, Who, person
 
 APPROVE = "Approve"
 HINDCAST_SOURCE = "hindcast:auto"
@@ -77,17 +77,23 @@ def assumed(subject: Subject, as_of: datetime) -> Approval:
 
 
 def faults_of_all(
-    spec: Spec, approvals: Sequence[Approval], subject: Subject, trained_by: str, approvers: Approvers | None = None
+    spec: Spec,
+    approvals: Sequence[Approval],
+    subject: Subject,
+    trained_by: str,
+    approvers: Approvers | None = None,
+    who: Who = person,
 ) -> list[str]:
     """What keeps these approvals, together, from counting, as half sentences; empty when they count.
 
-    `approvers`: who may answer for the model's owner; None: anybody but whoever asked or trained.
+    `approvers`: who may answer for the model's owner; None: anybody but whoever asked or trained. `who`: which names
+    are one person's (`Portfolio.who`).
     """
-    found = [fault for approval in approvals for fault in faults_of(approval, subject, trained_by, approvers)]
+    found = [fault for approval in approvals for fault in faults_of(approval, subject, trained_by, approvers, who)]
     faults = list(dict.fromkeys(found))
     if all(approval.source == HINDCAST_SOURCE for approval in approvals):
         return faults
-    people = Counter(name for approval in approvals if (name := person(approval.approved_by)))
+    people = Counter(name for approval in approvals if (name := who(approval.approved_by)))
     faults += [f"'{name}' has approved twice, which is once" for name in sorted(people) if people[name] > 1]
     needed = spec.gate.approvals if spec.tier == 1 else 1
     if not faults and len(people) < needed:
@@ -95,14 +101,16 @@ def faults_of_all(
     return faults
 
 
-def faults_of(approval: Approval, subject: Subject, trained_by: str, approvers: Approvers | None = None) -> list[str]:
+def faults_of(
+    approval: Approval, subject: Subject, trained_by: str, approvers: Approvers | None = None, who: Who = person
+) -> list[str]:
     """Everything that keeps one approval from counting, as half sentences.
 
     `trained_by`: who asked for the challenger's training, and may not approve it. `approvers`: who may answer for the
-    model's owner; None: anybody else.
+    model's owner; None: anybody else. `who`: which names are one person's.
     """
     faults = []
-    approver, is_assumed = person(approval.approved_by), approval.source == HINDCAST_SOURCE
+    approver, is_assumed = who(approval.approved_by), approval.source == HINDCAST_SOURCE
     if approval.subject is None or tuple(map(str, approval.subject)) != tuple(map(str, subject)):
         faults.append("it is about something else than this model, version, night and evidence")
     chosen = (approval.chosen,) if isinstance(approval.chosen, str) else tuple(approval.chosen)
@@ -116,16 +124,18 @@ def faults_of(approval: Approval, subject: Subject, trained_by: str, approvers: 
         faults.append(f"'{approval.approved_by}' and the source '{approval.source}' do not belong together")
     if not is_assumed and approver:
         requested_by = approval.requested_by if isinstance(approval.requested_by, tuple) else (approval.requested_by,)
-        if not any(map(person, requested_by)):
+        trainers = (trained_by or "").split(",")
+        asked, trained = set(map(who, requested_by)), {who(trained_by), *map(who, trainers)}
+        if not any(asked) or UNKNOWN in asked:
             faults.append("it is not known who asked for it")
-        if not person(trained_by):
+        if not any(trained) or UNKNOWN in trained:
             faults.append("it is not known who trained it")
-        if approver in {*map(person, requested_by), person(trained_by), *map(person, (trained_by or "").split(","))}:
+        if approver in asked | trained:
             faults.append(f"'{approval.approved_by}' asked for it and cannot approve it")
         elif approvers is not None and approval.responded_at is not None:
-            asked_by = [name for name in (*requested_by, *(trained_by or "").split(",")) if name]
-            may = approvers.names(approval.responded_at.date(), asked_by)
-            if approver not in map(person, may):
+            asked_by = [name for name in (*requested_by, *trainers) if name]
+            may = approvers.names(approval.responded_at.date(), asked_by, who)
+            if approver not in map(who, may):
                 faults.append(
                     f"'{approval.approved_by}' may not answer for this owner; these may: {', '.join(may) or 'nobody'}"
                 )

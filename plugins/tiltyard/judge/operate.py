@@ -107,7 +107,7 @@ def approve(rails: Rails, number: int, *, by: str, now: datetime, answer: str | 
 
     def decide(one: Operation) -> date | None:
         known = _known(rails, spec)
-        operating.confirmed(known, one, by, people, now)
+        operating.confirmed(known, one, by, people, now, rules.who)
         return known.night
 
     said = line(answer) if answer else None

@@ -420,8 +420,9 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
         return PromotionOutcome("Tier 1: a person has to approve, and nobody has.")
     if approvals:
         subject = Subject(spec.name, best.challenger, night, best.evidence.bound)
-        approvers = load_portfolio(rails.settings.models).approvers.get(spec.owner)
-        faults = approval.faults_of_all(spec, approvals, subject, trained.requested_by, approvers)
+        rules = load_portfolio(rails.settings.models)
+        approvers = rules.approvers.get(spec.owner)
+        faults = approval.faults_of_all(spec, approvals, subject, trained.requested_by, approvers, rules.who)
         faults += evidence_file.faults(rails, best.evidence)
         if faults:
             _refuse(rails, spec, night, approvals, faults)

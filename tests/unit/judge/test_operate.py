@@ -175,6 +175,30 @@ def test_who_would_answer_in_the_stead_of_whoever_asked_may_not(arena, tmp_path)
     assert promotion.promote(rails, spec, as_of, approval(judged, as_of, approved_by="ann")).promoted == 1
 
 
+def test_two_names_of_one_person_are_one_person(arena, tmp_path):
+    spec = arena.spec("stakes_of_two_names", tier=1)
+    as_of = arena.duel(spec, {1: GOOD}, requested_by="a.miller")
+    judged = promotion.judge(arena.rails, spec, as_of)
+    rules = tmp_path / "portfolio.yaml"
+    rails = replace(arena.rails, settings=arena.rails.settings.model_copy(update={"models": tmp_path}))
+    for text in ("people: {Ann: [A.Miller]}\n", f"people: {{Ann: [A.Miller]}}\n{RULES}"):
+        rules.write_text(text)
+        outcome = promotion.promote(rails, spec, as_of, approval(judged, as_of, approved_by="ann"))
+        assert (outcome.promoted, outcome.is_refused) == (None, True)
+        assert "'ann' asked for it" in outcome.reason
+    rules.write_text(RULES)
+    assert promotion.promote(rails, spec, as_of, approval(judged, as_of, approved_by="ann")).promoted == 1
+
+
+def test_nobody_approves_what_nobody_knows_who_asked_for(arena):
+    spec = arena.spec("stakes_unknown", tier=1)
+    as_of = arena.duel(spec, {1: GOOD})
+    judged = promotion.judge(arena.rails, spec, as_of)
+    outcome = promotion.promote(arena.rails, spec, as_of, approval(judged, as_of, requested_by=("ann", "unknown")))
+    assert (outcome.promoted, outcome.is_refused) == (None, True)
+    assert "it is not known who asked for it" in outcome.reason
+
+
 def test_a_no_is_no_refusal(arena):
     spec = arena.spec("stakes_refused", tier=1)
     as_of = arena.duel(spec, {1: GOOD})
