@@ -363,7 +363,7 @@ def _environment() -> "Environment":
     from tiltyard.edge.overview import PARTS, SHOWN
     from tiltyard.pages.kit import COLOURS
     from tiltyard.target import MEASURES
-    from tiltyard.words import counted
+    from tiltyard.words import counted, strength
 
     def drawn(points: "Sequence[course.CoursePoint]", status: "ModelStatus") -> Markup:
         estimate = status.estimated.get(str(status.champion))
@@ -373,6 +373,7 @@ def _environment() -> "Environment":
     environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.4f}"
     environment.filters["version"] = lambda value: "none" if value is None else f"v{value}"
     environment.filters["counted"] = counted
+    environment.filters["strength"] = strength
     environment.filters["lasted"] = lambda span: str(timedelta(seconds=round(span.total_seconds())))
     environment.filters["sparkline"] = lambda row: Markup(sparkline(row))  # numbers alone, no text of anybody's
     environment.filters["course"] = drawn  # likewise

@@ -1,11 +1,13 @@
 """The errors a person meets. Each message is one sentence that says what to do.
 
 `exit_code` is what the command line ends with: 2 for bad input, 1 for a check that failed. What a message quotes may be
-anything that somebody has written: it is shown on one line, without what a terminal would obey, and cut where it has no
-end.
+anything that somebody has written: it is shown on one line, without secrets and what a terminal would obey, and cut
+where it has no end.
 """
 
 import re
+
+from tiltyard.redaction import redacted
 
 LONGEST_WORD, LONGEST = 1_000, 4_000
 """Characters of a word, and of a whole message, beyond which the rest is left out."""
@@ -15,7 +17,7 @@ _ENDLESS = re.compile(rf"[^\s.?)]{{{LONGEST_WORD},}}")
 
 def shown(message: str) -> str:
     """A message as a person is shown it."""
-    line = _LINE_ENDS.sub(" ", message.strip())
+    line = _LINE_ENDS.sub(" ", redacted(message.strip()))
     if not line.isprintable():
         line = "".join(
             letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in line

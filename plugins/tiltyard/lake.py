@@ -381,8 +381,8 @@ def create_secrets(connection: duckdb.DuckDBPyConnection, settings: Settings) ->
             connection.execute(statement)
         except duckdb.Error:  # its message may quote the statement, and so the secret
             raise Unavailable(
-                "DuckDB does not take the password in TILTYARD_DATABASE_URL or the keys in AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY; look for letters in them that do not belong there."
+                "DuckDB does not take the password in TILTYARD_DATABASE_URL or the credentials of AWS; look for "
+                "letters in them that do not belong there."
             ) from None
 
 
@@ -394,20 +394,41 @@ def catalogue_secret(settings: Settings) -> str:
 
 
 def s3_secret(settings: Settings, address: str | None = None) -> str:
-    """`create secret` for s3://, the lake's or another address; keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
-    Raises BadInput where one is missing."""
-    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
-    if not key or not secret:
+    """`create secret` for s3://, the lake's or another address. Raises BadInput where nobody gives credentials."""
+    given = _credentials()
+    if given is None:
         whose = f"{address} is in S3" if address else f"The lake is at {settings.lake_path}"
-        raise BadInput(f"{whose}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+        raise BadInput(
+            f"{whose}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give it a profile or a role of AWS."
+        )
+    key, secret, token = given
+    session = f"session_token {text(token)}, " if token else ""
     endpoint = ""
     if settings.s3_endpoint:
         ssl = "false" if settings.s3_insecure else "true"
         endpoint = f", endpoint {text(settings.s3_endpoint)}, url_style 'path', use_ssl {ssl}"
     return (
-        f"create or replace secret tiltyard_s3 (type s3, key_id {text(key)}, secret {text(secret)}, "
+        f"create or replace secret tiltyard_s3 (type s3, key_id {text(key)}, secret {text(secret)}, {session}"
         f"region {text(settings.s3_region)}{endpoint})"
     )
+
+
+def _credentials() -> tuple[str, str, str | None] | None:
+    """Key, secret and session token of S3, as all tools of AWS find them: the environment, a profile, or the role of
+    the machine or container; None where nobody gives any. A role's run out after hours, longer than a connection stays
+    open."""
+    key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if key and secret:
+        return key, secret, os.environ.get("AWS_SESSION_TOKEN") or None
+    from botocore.exceptions import BotoCoreError  # what follows may ask an address of the machine's own network
+    from botocore.session import get_session
+
+    try:
+        found = get_session().get_credentials()
+        frozen = found.get_frozen_credentials() if found is not None else None
+    except BotoCoreError:  # half a pair of keys, a profile that is none
+        return None
+    return (frozen.access_key, frozen.secret_key, frozen.token) if frozen is not None else None
 
 
 def text(value: str) -> str:

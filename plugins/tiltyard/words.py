@@ -11,6 +11,8 @@ UNKNOWN = "unknown"
 """Stands in place of a name where nobody knows who it was. Nobody may approve what he could have asked for himself."""
 Who = Callable[[str | None], str]
 """A name → what all names of that person have in common: `person`, or what a portfolio says (`Portfolio.who`)."""
+MOST = 1_000_000
+"""Evidence beyond which it is only told that it is more."""
 NAMED = 5
 """So many of the things that a sentence names are spelled out in it."""
 
@@ -18,6 +20,11 @@ NAMED = 5
 def counted(number: int, noun: str) -> str:
     """A number with its noun, in the plural unless it is one: `1 row`, `2,000 rows`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def strength(evidence: float) -> str:
+    """Evidence as it is told: beyond MOST its digits mean nothing to anybody."""
+    return f"{evidence:,.0f}" if evidence <= MOST else f"more than {MOST:,}"
 
 
 def listed(parts: Sequence[str], between: str = ", ") -> str:

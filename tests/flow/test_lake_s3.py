@@ -170,8 +170,30 @@ def test_duckdb_shows_nobody_the_secrets(on_s3: Settings) -> None:
 
 def test_missing_keys_are_told_in_one_sentence(on_s3: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(BadInput, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(on_s3.home / "nothing"))
+    with pytest.raises(BadInput, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give it a profile"):
         Lake(on_s3)
+
+
+def test_a_profile_or_a_role_will_do_and_its_token_is_handed_on(
+    on_s3: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    profile = tmp_path / "credentials"
+    keys = f"aws_access_key_id = key\naws_secret_access_key = {KEY}\naws_session_token = for-now\n"
+    profile.write_text(f"[default]\n{keys}")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
+    assert "session_token 'for-now'" in lakes.s3_secret(on_s3)
+    with Lake(on_s3) as lake:
+        lake.connection.execute("create table lake.main.one as select * from range(100) t(number)")
+        assert lake.connection.execute("select count(*) from lake.main.one").fetchone() == (100,)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "for-a-while")
+    assert "session_token 'for-a-while'" in lakes.s3_secret(on_s3), "the environment comes first"
 
 
 def assert_no_secret(text: str) -> None:

@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 import tiltyard
-from tiltyard import release
+from tiltyard import redaction, release
 from tiltyard.cli import (
     alerts,
     costs,
@@ -88,6 +88,7 @@ def _look_at_settings() -> None:
 
 def main() -> None:
     """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
+    redaction.install()
     os.environ.update(NO_TELEMETRY)
     fit(app, shutil.get_terminal_size().columns)
     try:
@@ -112,6 +113,7 @@ def main() -> None:
             _fail(_unset(error), 2)
         reason = _no_room(error)
         if not reason:
+            redaction.install()  # typer prints what ends a process in a way of its own
             raise
         _fail(
             f"{Settings().home} cannot be written to ({reason}); make room there, or set TILTYARD_HOME to a folder of "

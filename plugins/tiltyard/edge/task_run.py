@@ -2,6 +2,7 @@
 
 import faulthandler
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,9 +18,10 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
     DownstreamTasksSkipped,
 )
+from airflow.sdk.log import mask_secret
 from pydantic import JsonValue
 
-from tiltyard import clock, release
+from tiltyard import clock, redaction, release
 from tiltyard.edge import causers, log_lines, metering, resting
 from tiltyard.edge.causers import Posted
 from tiltyard.edge.logins import NOBODY
@@ -206,6 +208,7 @@ def working(settings: Settings | None = None) -> Iterator["Rails"]:
 
     end_where_it_crashes()
     log_lines.quiet()
+    _keep_secrets()
     try:
         require_known()
         with rails.opened(resting.noted(settings or release.in_force(Settings()))) as opened, _metered(opened):
@@ -241,6 +244,13 @@ def _at_work() -> tuple[StageName, str, date] | None:
         return stage, of, max(days) if days and not chosen_night() else night().date()
     except (KeyError, RuntimeError, TiltyardError):  # no task, no stage of ours, or no night, which the task will say
         return None
+
+
+def _keep_secrets() -> None:
+    """Neither this process nor Airflow, which writes down what it says, puts a secret into a log."""
+    redaction.install()
+    for value in redaction.secrets(os.environ):
+        mask_secret(value)
 
 
 def end_where_it_crashes() -> None:

@@ -32,6 +32,7 @@ from tiltyard.spec import DriftPolicy
 from tiltyard.target import YES_OR_NO, Default, Target
 from tiltyard.train import evaluation, profile
 from tiltyard.train.profile import LABEL, LOSS, Counts, Floats, Nights, ProfiledColumn, Reference
+from tiltyard.words import strength
 
 MIN_VALUES = 30
 """A column with fewer values in the window, or in the night, is not tested."""
@@ -536,7 +537,8 @@ def _risen(
     now, past = (_mean(column, counts.sum(axis=0)) for counts in (outcomes.counts[LOSS][inside], column.counts))
     if now <= past:
         return ()
-    note = f"{figure} {now:.3f} on the newest matured cohorts, {past:.3f} at training (evidence {signal.evidence:,.0f})"
+    evidence = strength(signal.evidence or 0.0)
+    note = f"{figure} {now:.3f} on the newest matured cohorts, {past:.3f} at training (evidence {evidence})"
     return (replace(signal, note=note),)
 
 

@@ -39,7 +39,7 @@ from tiltyard.stages import StageName, recorded_as
 from tiltyard.succession import Roles
 from tiltyard.tables import DRIFT, DRIFT_DETECTOR
 from tiltyard.train import profile
-from tiltyard.words import listed
+from tiltyard.words import listed, strength
 
 STAGE: StageName = "drift"
 
@@ -159,10 +159,6 @@ def _verdict(version: int | None, finding: Finding) -> str:
     return "broken" if finding.broken else "alarm" if finding.alarm else "steady"
 
 
-MOST = 1_000_000
-"""Evidence beyond which it is only told that it is more: its digits mean nothing to anybody."""
-
-
 def sentences(finding: Finding) -> tuple[str, ...]:
     """The finding in sentences: what moved, of which kind, how strong the evidence is, and whether it is felt."""
     drifted = [signal for signal in finding.signals if signal.drifted]
@@ -174,8 +170,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
             lines.append(f"{kind} drift: {what}" if kind != "performance" else f"performance: {what}")
     if finding.evidence is not None and finding.threshold is not None:
         verdict = ", an alarm" if finding.alarm else _lacking(finding)
-        told = f"{finding.evidence:,.0f}" if finding.evidence <= MOST else f"more than {MOST:,}"
-        lines.append(f"evidence {told} of {finding.threshold:,.0f}{verdict}")
+        lines.append(f"evidence {strength(finding.evidence)} of {finding.threshold:,.0f}{verdict}")
     if finding.alarm or finding.harm == "felt":
         lines.append(f"{finding.harm.replace('_', ' ')}: {finding.harm_reason}")
     untested = {

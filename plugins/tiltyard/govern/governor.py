@@ -19,7 +19,7 @@ from tiltyard.govern.lineage import Lineage
 from tiltyard.govern.routine import due
 from tiltyard.records import Finding, Harm, Incident, Signal
 from tiltyard.spec import DriftPolicy, Portfolio, RetrainPolicy, Trainings
-from tiltyard.words import counted, listed
+from tiltyard.words import counted, listed, strength
 
 RetrainDecision = Literal["retrain", "queued", "cooldown", "report", "steady", "incident", "waiting"]
 """What follows for a model."""
@@ -255,7 +255,7 @@ def _alarm(finding: Finding) -> tuple[str, ...]:
     measured = ""
     if finding.evidence is not None:
         limit = "" if finding.threshold is None else f" of {finding.threshold:,.0f}"
-        measured = f", evidence {finding.evidence:,.0f}{limit}"
+        measured = f", evidence {strength(finding.evidence)}{limit}"
     moved = [_measure(signal) for signal in drifted if signal.kind not in ("performance", "missing")]
     decayed = [signal.note or _measure(signal) for signal in drifted if signal.kind == "performance"]
     reasons = [f"alarm{measured}: {listed(moved, '; ') or 'no single column stands out'}"]

@@ -12,6 +12,7 @@ from tiltyard.pages import kit
 from tiltyard.records import Finding, Signal
 from tiltyard.train import profile
 from tiltyard.train.encoding import is_number
+from tiltyard.words import strength
 
 if TYPE_CHECKING:
     from evidently import Dataset
@@ -268,7 +269,7 @@ def without_pictures(title: str, finding: Finding, reason: str) -> str:
 def _table(title: str, finding: Finding) -> kit.Html:
     """What the page begins with: the verdict, and every column's effect, by effect times importance."""
     state = "An alarm stands" if finding.alarm else "No alarm"
-    evidence = f"{state}: evidence {finding.evidence or 0.0:,.1f}, threshold {finding.threshold or 0.0:,.0f}. "
+    evidence = f"{state}: evidence {strength(finding.evidence or 0.0)}, threshold {finding.threshold or 0.0:,.0f}. "
     lines = [evidence, finding.harm_reason, *(broken.reason for broken in finding.broken)]
     rows = [
         (
@@ -278,7 +279,7 @@ def _table(title: str, finding: Finding) -> kit.Html:
             "" if signal.value is None else f"{signal.statistic} {_figure(signal.value)}",
             _figure(signal.threshold),
             "yes" if signal.drifted else "",
-            "" if signal.evidence is None else f"{signal.evidence:,.1f}",
+            "" if signal.evidence is None else strength(signal.evidence),
             signal.note,
         )
         for signal in finding.signals

@@ -143,7 +143,7 @@ def arrival(
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.yaxis.set_major_formatter(PercentFormatter(1.0))
         panel.set_ylim(0, 1.02)
-        panel.legend(loc="lower right", frameon=False, labelcolor=INK)
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, labelcolor=INK)
     picture.quiet((every, classes))
     every.set_ylabel("with a label", color=INK)
     heading = f"how the truth arrives, as of {night}"

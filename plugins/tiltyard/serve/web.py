@@ -17,7 +17,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from tiltyard import clock
+from tiltyard import clock, redaction
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.ledger import Ledger
 from tiltyard.serve import access, api
@@ -136,6 +136,7 @@ class App:
 
 def from_environment() -> App:
     """The app of a worker process of `tiltyard serve`, by its settings and TILTYARD_SERVE_CLOCK."""
+    redaction.install()
     shift = float(os.environ.get(CLOCK, "0"))
     settings = Settings()
     sys.setswitchinterval(SWITCH_S)

@@ -1,0 +1,88 @@
+"""Secrets are taken out of every text before anybody reads it: errors, logs and tracebacks, where they leave a process.
+
+What is secret is told by the environment, the one place that secrets come from: variables that are called like one, and
+passwords in addresses. A driver may quote a password that came from elsewhere, so that what stands behind `password=`
+or in an address goes as well.
+"""
+
+import logging
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from functools import lru_cache
+from types import TracebackType
+from urllib.parse import unquote
+
+STARS = "***"
+"""Stands where a secret stood."""
+SHORTEST = 6
+"""Characters from which on a value is looked for wherever it stands: a shorter one is part of too many words."""
+
+_CALLED = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIALS?|PASSPHRASE|_KEYS?)(_|$)", re.IGNORECASE)
+_ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/@:'\"]*:)([^\s'\"]+)(@)", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    r"(\b(?:password|passwd|secret|secret_access_key|aws_secret_access_key|session_token|sasl\.password)\s*=\s*)"
+    r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\",;)&]+)",
+    re.IGNORECASE,
+)
+
+
+def secrets(environment: Mapping[str, str]) -> frozenset[str]:
+    """The values in an environment that nobody may read."""
+    found = {value for name, value in environment.items() if _CALLED.search(name)}
+    for value in environment.values():
+        found |= {spelled for match in _ADDRESS.finditer(value) for spelled in (match[2], unquote(match[2]))}
+    return frozenset(value.strip() for value in found if len(value.strip()) >= SHORTEST)
+
+
+def redacted(text: str) -> str:
+    """The text without secrets."""
+    text = _ADDRESS.sub(rf"\1{STARS}\3", text)
+    text = _ASSIGNED.sub(rf"\1{STARS}", text)
+    return _any_of(secrets(os.environ)).sub(STARS, text)
+
+
+@lru_cache(maxsize=4)
+def _any_of(values: frozenset[str]) -> re.Pattern[str]:
+    """What fits any of them, the longest first; nothing where there are none."""
+    return re.compile("|".join(map(re.escape, sorted(values, key=lambda value: (-len(value), value)))) or r"(?!)")
+
+
+def install() -> None:
+    """Have all that this process logs, and what it ends with, redacted. Twice is once."""
+    sys.excepthook = _end
+    threading.excepthook = lambda hook: _end(hook.exc_type, hook.exc_value, hook.exc_traceback)
+    make = logging.getLogRecordFactory()
+    if getattr(make, "redacts", False):
+        return
+
+    def made(*args: object, **kwargs: object) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        _redact(record)
+        return record
+
+    made.redacts = True  # type: ignore[attr-defined]  # a function's own mark, so that nobody wraps it twice
+    logging.setLogRecordFactory(made)
+
+
+def _redact(record: logging.LogRecord) -> None:
+    if isinstance(record.msg, str):
+        record.msg = redacted(record.msg)
+    if isinstance(record.args, tuple):  # each for itself: some formatters take them apart
+        record.args = tuple(redacted(value) if isinstance(value, str) else value for value in record.args)
+    try:
+        said = record.getMessage()
+    except (TypeError, ValueError, KeyError):  # its arguments do not fit, which whoever prints it will say
+        return
+    if (safe := redacted(said)) != said:
+        record.msg, record.args = safe, ()
+    if record.exc_info and record.exc_info[0] is not None:
+        record.exc_text = redacted("".join(traceback.format_exception(*record.exc_info))).rstrip()
+
+
+def _end(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is not None and not isinstance(error, SystemExit):
+        print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
