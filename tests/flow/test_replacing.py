@@ -137,6 +137,27 @@ def test_whoever_is_killed_before_the_rows_are_in_gives_the_same_file_again(
     assert replacing.replace(rails, "shop", path, by="ann", reason=WHY).rows == 3
     assert rows(rails, "raw.sale") == ["sale-0", "sale-1", "sale-2"]
     assert not [*rails.settings.quarantine.glob("shop/sale/2025-03-04.csv*")]
+    assert [event.detail["by"] for event in rails.ledger.events(kind=replacing.REPLACED)] == ["ann"], "told once"
+
+
+def test_whoever_is_killed_once_the_rows_are_in_has_been_put_down(
+    rails: Rails, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    path = mended(tmp_path, *GOOD)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(replacing, "_is_over", killed)
+        replacing.replace(rails, "shop", path, by="ann", reason=WHY)
+    assert rows(rails, "raw.sale") == ["sale-0", "sale-1", "sale-2"]
+    [event] = rails.ledger.events(kind=replacing.REPLACED)
+    assert (event.detail["by"], event.detail["rows"], event.detail["before"]) == ("ann", 3, 2)
+    assert replacing.replace(rails, "shop", path, by="ann", reason=WHY).is_same
+    assert len(rails.ledger.events(kind=replacing.REPLACED)) == 1
 
 
 def test_what_cannot_be_taken_changes_nothing(rails: Rails, tmp_path: Path) -> None:

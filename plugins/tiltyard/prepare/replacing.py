@@ -25,7 +25,7 @@ from tiltyard.prepare.contracts import SourceContract, TableContract
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
-from tiltyard.records import Record
+from tiltyard.records import JsonObject, Record
 from tiltyard.settings import Settings
 from tiltyard.tables import LANDED_FILE
 from tiltyard.words import counted, listed
@@ -100,8 +100,8 @@ def replace(
     detail = {"source": source, "file": name, "by": by, "reason": reason.strip(), "sha256": mended.sha256}
     night = clock.night_of(contracts.due(file.name))
     if before is None:
+        _note(rails, night, detail)
         kept = _put(rails.settings, mended, place, reason)
-        rails.ledger.add_event(REPLACED, "", night, detail)
         _is_over(rails.settings, mended)
         return Replacement(source=source, file=name, rows=None, before=None, night=night, kept=kept)
     night = max(before.night, rails.ledger.newest_attempts("features", [source]).get(source, before.night))
@@ -116,7 +116,9 @@ def replace(
     rows = ingest.staged(rails, mended, stamps)
     kept = _put(rails.settings, mended, place, reason)
     placed = LandingFile.of(place, mended.contract)
-    rebuilding.pending(rails, source, tables, stamp)  # before: who is killed in between makes them anew for nothing
+    # Both before the rows change: who is killed in between has tables made anew for nothing, and does it again.
+    _note(rails, night, {**detail, "rows": rows, "before": before.rows, "was": before.sha256})
+    rebuilding.pending(rails, source, tables, stamp)
 
     def work(connection: duckdb.DuckDBPyConnection) -> None:
         old = {"name": file.name}
@@ -131,7 +133,6 @@ def replace(
         )  # fmt: skip
 
     rails.lake.commit(work, message=f"replace {source} {name}", fence=fence)
-    rails.ledger.add_event(REPLACED, "", night, {**detail, "rows": rows, "before": before.rows, "was": before.sha256})
     _is_over(rails.settings, mended)
     return Replacement(
         source=source, file=name, rows=rows, before=before.rows, night=night, tables=tuple(tables), kept=kept
@@ -230,6 +231,16 @@ def _table(rails: Rails, contract: SourceContract, file: Path, table: str | None
     if found is None:
         raise BadInput(f"{contract.name} has no table '{named}'; its tables are {listed(names)}.")
     return found
+
+
+def _note(rails: Rails, night: date, detail: JsonObject) -> None:
+    """Put down that a delivery is replaced, by whom and why; once, where whoever was killed over it does it again."""
+    of_file = [
+        event.detail for event in rails.ledger.events(kind=REPLACED) if event.detail.get("file") == detail["file"]
+    ]
+    told = ("source", "sha256", "was")
+    if not of_file or any(of_file[-1].get(name) != detail.get(name) for name in told):
+        rails.ledger.add_event(REPLACED, "", night, detail)
 
 
 def _is_known(rails: Rails, source: str, table: TableContract, name: str) -> bool:
