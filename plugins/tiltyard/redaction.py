@@ -23,6 +23,8 @@ SHORTEST = 6
 
 _CALLED = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIALS?|PASSPHRASE|_KEYS?)(_|$)", re.IGNORECASE)
 _ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/@:'\"]*:)([^\s'\"]+)(@)", re.IGNORECASE)
+EXAMPLES = frozenset({"secret", "password", "pw", STARS})
+"""What stands in the place of a password where a sentence shows how an address is written."""
 _ASSIGNED = re.compile(
     r"(\b(?:password|passwd|secret|secret_access_key|aws_secret_access_key|session_token|sasl\.password)\s*=\s*)"
     r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\",;)&]+)",
@@ -40,7 +42,7 @@ def secrets(environment: Mapping[str, str]) -> frozenset[str]:
 
 def redacted(text: str) -> str:
     """The text without secrets."""
-    text = _ADDRESS.sub(rf"\1{STARS}\3", text)
+    text = _ADDRESS.sub(lambda found: found[0] if found[2] in EXAMPLES else f"{found[1]}{STARS}{found[3]}", text)
     text = _ASSIGNED.sub(rf"\1{STARS}", text)
     return _any_of(secrets(os.environ)).sub(STARS, text)
 

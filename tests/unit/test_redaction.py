@@ -39,6 +39,7 @@ def handler() -> Iterator[list[str]]:
     ("text", "shown"),
     [
         ("postgresql://me:pass@host:5432/lake is away", "postgresql://me:***@host:5432/lake is away"),
+        ("write it like mailto://user:secret@host", "write it like mailto://user:secret@host"),
         ("redis://:pass@host", "redis://:***@host"),
         ("host=a user=me password=pass port=1", "host=a user=me password=*** port=1"),
         ("connection to \"password='it''s' host=b\" failed", "connection to \"password=***'s' host=b\" failed"),

@@ -644,3 +644,27 @@ def test_a_redirected_webhook_is_not_followed(home: Rails, system: Hook) -> None
 def test_a_test_reaches_other_systems_as_well(home: Rails, system: Hook) -> None:
     assert telling.test(home, "subscriptions", NOW).sent == 2
     assert {entry.get("type") for entry in system.posted} == {None, "info", "tiltyard.test"} - {None}
+
+
+def test_a_cause_that_many_share_is_one_fact_whatever_its_figures_are_tonight() -> None:
+    def failed(model: str, reason: str, night: date) -> board.ModelRow:
+        return board.ModelRow(
+            model=model,
+            owner="desk",
+            tier=2,
+            source="shop",
+            state="failed",
+            reason=reason,
+            measure="brier",
+            night=night,
+        )
+
+    def keys(night: date, least: int) -> set[str]:
+        why = f"of 55 rows of a table are undated on {night})"
+        rows = [failed(f"m{place}", f"its shadow of m{place} ({least + place} {why}", night) for place in range(4)]
+        other = failed("other", "its training (no column x)", night)
+        groups = facts._alike([*rows, other])
+        assert [len(group) for group in groups] == [4, 1]
+        return {fact.key for group in groups for fact in facts._of_rows(group, {})}
+
+    assert keys(NIGHT, 3) == keys(NIGHT + timedelta(days=1), 21)

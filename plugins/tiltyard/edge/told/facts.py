@@ -33,6 +33,7 @@ NEEDS: Final[dict[AlertKind, str]] = {
 _OF_STATE: Final[dict[State, AlertKind]] = {"failed": "failed", "stopped": "stopped", "unanswered": "unanswered"}
 """States of a model that are told, and nowhere else in the inbox."""
 _DAY = re.compile(r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}\b")
+_FIGURE = re.compile(r"\b\d+(?:[.,:]\d+)*")
 TOGETHER = 3
 """Models from which on failures with one reason are one fact."""
 
@@ -77,8 +78,9 @@ def _alike(rows: Iterable[ModelRow]) -> list[list[ModelRow]]:
 
 
 def _without_its_own(row: ModelRow) -> str:
-    """The reason without the name of the model and the night, which are others' tomorrow."""
-    return _DAY.sub("a night", row.reason.replace(row.model, "a model"))
+    """The reason without the name of the model, the night and figures, which are others' tomorrow: the same cause would
+    be another fact, and told again."""
+    return _FIGURE.sub("N", _DAY.sub("a night", row.reason.replace(row.model, "a model")))
 
 
 def _of_rows(rows: Sequence[ModelRow], specs: Mapping[str, Spec]) -> Iterator[Fact]:
