@@ -37,7 +37,7 @@ def secrets(environment: Mapping[str, str]) -> frozenset[str]:
     found = {value for name, value in environment.items() if _CALLED.search(name)}
     for value in environment.values():
         found |= {spelled for match in _ADDRESS.finditer(value) for spelled in (match[2], unquote(match[2]))}
-    return frozenset(value.strip() for value in found if len(value.strip()) >= SHORTEST)
+    return frozenset(value.strip() for value in found if len(value.strip()) >= SHORTEST) - EXAMPLES
 
 
 def redacted(text: str) -> str:
