@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.responses import Response
     from jinja2 import Environment
+    from markdown_it import MarkdownIt
     from sqlalchemy.orm import Session
 
     from tiltyard.edge.board import Board
@@ -353,6 +354,14 @@ def _render(template: str, **values: object) -> str:
 
 
 @cache
+def _written() -> "MarkdownIt":
+    """What makes a page of somebody's Markdown: a tag in it is a text, and no link runs a script."""
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+@cache
 def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
@@ -377,6 +386,7 @@ def _environment() -> "Environment":
     environment.filters["lasted"] = lambda span: str(timedelta(seconds=round(span.total_seconds())))
     environment.filters["sparkline"] = lambda row: Markup(sparkline(row))  # numbers alone, no text of anybody's
     environment.filters["course"] = drawn  # likewise
+    environment.filters["markdown"] = lambda text: Markup(_written().render(text))  # tags in it are shown, not obeyed
     environment.globals |= {"prefix": PREFIX, "stages": SHOWN, "parts": PARTS, "marks": MARKS, "states": STATES}
     environment.globals |= {"measures": MEASURES, "colours": COLOURS, "frame_script": _script()}
     return environment

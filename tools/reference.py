@@ -191,15 +191,17 @@ def _sections(schema: Schema, path: str, definitions: Schema | None = None) -> I
 
 def _field(name: str, field: Schema, is_required: bool) -> str:
     default = "required" if is_required else _written(field.get("default"))
-    values = "a section" if _referred(field) else _values(field)
+    many = {"array": "a list of sections", "object": "a mapping of names to sections"}
+    values = many.get(str(field.get("type")), "a section") if _referred(field) else _values(field)
     if _referred(field) and not is_required:
         default = "" if field.get("default") else "none"
     return f"| `{name}` | {values} | {_cell(str(field['description']))} | {default} |"
 
 
 def _referred(field: Schema) -> str | None:
-    """The section that a field is, if it is one."""
+    """The section that a field is, or that it is a list or a mapping of, if it is one."""
     options = [field, *(_mapping(option) for option in _list(field.get("anyOf")))]
+    options += [_mapping(option.get(of)) for option in options[:] for of in ("items", "additionalProperties")]
     return next((str(option["$ref"]).rpartition("/")[2] for option in options if "$ref" in option), None)
 
 
@@ -220,7 +222,8 @@ def _values(field: Schema) -> str:
         return f"a list of {of}" if items else f"{len(_list(kind.get('prefixItems')))} numbers"
     if kind.get("examples"):
         return "a duration"
-    words = {"string": "a name" if "pattern" in kind else "text", "integer": "a whole number", "number": "a number"}
+    is_name = "[a-z" in str(kind.get("pattern", ""))
+    words = {"string": "a name" if is_name else "text", "integer": "a whole number", "number": "a number"}
     words["object"] = "a mapping of names"
     return f"{words.get(str(kind.get('type')), 'true or false')}{_limits(kind)}"
 

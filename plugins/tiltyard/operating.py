@@ -40,6 +40,11 @@ class Standing:
         """What keeps the gate and the rollback watch from changing the champion; None where nothing does."""
         return self.retired or self.pinned or self.frozen
 
+    def in_words(self) -> str | None:
+        """All that holds the model, as the end of a sentence that begins with its name; None where nothing does."""
+        held = [self.retired] if self.retired else [one for one in (self.pinned, self.frozen) if one]
+        return ", and ".join(map(in_words, held)) or None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -267,7 +272,7 @@ def in_words(hold: Operation) -> str:
 
 def back_in_words(retired: Operation) -> str:
     """Who serves again once a model is taken back into work, as half a sentence."""
-    return f"tiltyard unretire {retired.model} brings {shown(retired.before)} back"
+    return f"tiltyard unretire {retired.model} takes it back into work, with {shown(retired.before)} in service"
 
 
 def what(one: Operation) -> str:

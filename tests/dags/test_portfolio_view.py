@@ -338,3 +338,10 @@ def test_what_stands_on_the_page_is_had_as_json(logged_in: TestClient) -> None:
     assert logged_in.get("/api/v1/models/nobody").status_code == 404
     assert logged_in.get("/models/nobody").status_code == 404
     assert "no night yet" in logged_in.get("/models/sla_breach").text
+
+
+def test_a_card_is_a_page_and_nothing_in_it_runs(view: ModuleType) -> None:
+    card = "# Churn\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<script>x()</script> [run](javascript:x()) [read](https://a.example)"
+    page = view._environment().from_string("{{ card | markdown }}").render(card=card)
+    assert "<h1>Churn</h1>" in page and "<td>2</td>" in page and '<a href="https://a.example">' in page
+    assert "<script" not in page and 'href="javascript' not in page and "&lt;script&gt;" in page

@@ -130,12 +130,12 @@ def glance(rows: Iterable[Mapping[str, str]]) -> None:
         return
 
     grid = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for place, row in enumerate(rows):
-        if not place:
-            for name in row:
-                is_last = name == [*row][-1]
-                grid.add_column(name, no_wrap=True, overflow="ellipsis" if is_last else "ignore",
-                                min_width=None if is_last else max(len(name), 1))  # fmt: skip
+    for name in [*rows[0]][:-1] if rows else []:
+        grid.add_column(name, no_wrap=True)
+    if rows:  # what is left: rich would take what a long sentence lacks from all columns alike
+        left = out.width - sum(widths) - len(widths) - 1
+        grid.add_column([*rows[0]][-1], no_wrap=True, overflow="ellipsis", max_width=max(left, 1))
+    for row in rows:
         grid.add_row(*map(plain, row.values()))
     out.print(grid)
 
@@ -166,7 +166,7 @@ def _print_fields(result: object, indent: int = 0) -> None:
             out.print(f"[bold]{label}[/]")
             _print_fields(nested, indent + 1)
         else:
-            out.print(f"[bold]{label}[/] {plain(str(nested) if nested not in (None, [], {}, ()) else '–')}")
+            out.print(f"[bold]{label}[/] {_cell(nested) if nested not in (None, [], {}, ()) else '–'}")
 
 
 def _sequence(result: object) -> Sequence[object]:

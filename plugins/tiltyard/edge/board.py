@@ -439,7 +439,7 @@ class _Facts:
         scored = next((run for run in reversed(shadow) if run.summary.tiers), None)
         judged, proposed = self.judged(spec), self.proposal(spec)
         drift = self.drift.get(spec.name, ())
-        hold, bill = self.held(spec).hold, self.bills.get(spec.name)
+        bill = self.bills.get(spec.name)
         return ModelRow(
             model=spec.name,
             owner=spec.owner,
@@ -457,7 +457,7 @@ class _Facts:
             gate="promote" if proposed else judged.summary.verdict if judged else None,
             judged=proposed.decision.challenger if proposed else judged.summary.challenger if judged else None,
             gate_reason=proposed.why if proposed else next(iter(judged.summary.reasons if judged else ()), None),
-            held=operating.in_words(hold) if hold else None,
+            held=self.held(spec).in_words(),
             drift=drift[-1].summary.verdict or drift[-1].status if drift else None,
             tiers=dict(scored.summary.tiers) if scored else {},
             ends=self.ends.get(spec.name, ()),
@@ -530,8 +530,8 @@ class _Facts:
         changes, judged = self.changes[spec.name], self.judged(spec)
         why = judged.summary.reasons[0] if judged and judged.summary.reasons else "nobody challenges yet"
         held = self.held(spec)
-        if hold := held.pinned or held.frozen:
-            return "pinned" if held.pinned else "frozen", f"it is {operating.in_words(hold)}", None
+        if words := held.in_words():
+            return "pinned" if held.pinned else "frozen", f"it is {words}", None
         if not changes or changes[-1].champion is None:
             return "default", f"the safe default answers; {why}", None
         if judged and judged.summary.verdict == "hold":
@@ -604,14 +604,13 @@ class _Facts:
                   models=tuple(spec.name for spec in specs if f"{text.path}/".startswith(f"models/{spec.name}/")))
             for text in (accepted.refused if accepted else ())
         ]  # fmt: skip
-        for name in sorted({spec.source for spec in specs}):
-            night = self.of_source.get(name)
+        for name, night in sorted(self.of_source.items()):  # of those as well whose models are all retired
             asked += [
                 Asked(kind="quarantined", subject=file.file, since=file.night,
                       reason=f"{file.reason.rstrip('.')}. Mend it, and run tiltyard replace {name} FILE",
                       link=f"/tiltyard/sources/{name}#quarantine",
                       models=tuple(spec.name for spec in specs if spec.source == name))
-                for file in (ingest.quarantined(self.rails, name, night) if night else ())
+                for file in ingest.quarantined(self.rails, name, night)
             ]  # fmt: skip
         asked += self.undelivered(specs)
         kept = self.rails.ledger.last_stage_run(LakeMaintenanceSummary)

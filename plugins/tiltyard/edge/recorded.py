@@ -76,9 +76,9 @@ def status(rails: Rails, spec: Spec, as_of: datetime | None = None) -> Document:
     before = as_of.date() + DAY if is_asked else date.max
     checked = rails.ledger.last_features_run(spec.source, before)
     operations = rails.ledger.operations.of([spec.name])[spec.name]
-    hold = operating.standing(operations, *([before] if is_asked else [])).hold
+    held = operating.standing(operations, *([before] if is_asked else []))
     told = _document(rails, rails.ledger.bounded(spec), as_of, checked)
-    return replace(told, operations=tuple(operations), held=operating.in_words(hold) if hold else None)
+    return replace(told, operations=tuple(operations), held=held.in_words())
 
 
 def _document(rails: Rails, spec: Spec, as_of: datetime, checked: StageRun[FeaturesSummary] | None) -> ModelStatus:

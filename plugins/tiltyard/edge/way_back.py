@@ -26,16 +26,21 @@ DARK_AND_NARROW = """
   :root { color-scheme: dark } body { background: #111418; color: #e4e8ee }
   header, section { background: #1a1f26; border-color: #333b46 } header { border-left-color: #53c58f }
   th, dt, .quiet, figcaption { color: #9aa6b5 } th, td { border-bottom-color: #333b46 } a { color: #7bb7f5 }
-  figure svg { background: #fff; border-radius: 6px }
+  figure svg { background: #fff; border-radius: 6px; filter: invert(.89) hue-rotate(180deg) }
 }
 @media (max-width: 640px) {
   main { padding: 12px 8px 40px } header, section { padding: 14px } dl { gap: 12px 22px }
   .wide table { min-width: 600px } td { overflow-wrap: normal } .origin th { width: auto }
   .origin td { overflow-wrap: anywhere }
   figure { overflow-x: auto } figure svg { min-width: 560px }
+  main > section:nth-of-type(2) table { min-width: 0 } main > section:nth-of-type(2) tr:first-child { display: none }
+  main > section:nth-of-type(2) tr { display: grid; grid-template-columns: 1fr auto auto auto; gap: 0 12px }
+  main > section:nth-of-type(2) td:last-child { grid-column: 1 / -1 }
 }
+td { overflow-wrap: normal } td.wide, .origin td { overflow-wrap: anywhere }
 """
-"""How an evidence page looks in the dark, and in a narrow frame: tables and pictures scroll, and no word is broken."""
+"""How an evidence page looks in the dark, and in a narrow frame: tables and pictures scroll, no word is broken, and in
+the table of what the gate asked, the second part, each reason stands below its figures."""
 
 
 def added(page: Path, root: Path, prefix: str) -> bytes:

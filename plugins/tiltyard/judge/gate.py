@@ -440,7 +440,7 @@ def _compared(name: str, figure: Compared | None, limit: float, says: str) -> Cr
     """Passes within the limit, or not worse than the champion: what is in service already is no reason to hold."""
     if figure is None or figure.challenger is None:
         return Criterion(name, None, limit, "not_yet", f"There is no figure of {name} yet.")
-    theirs = f", the champion's by {figure.champion:.3f}" if figure.champion is not None else ""
+    theirs = f" (in service: {figure.champion:.3f})" if figure.champion is not None else ""
     text = f"{says} {figure.challenger:.3f}{theirs}; {limit:g} is allowed."
     fine = figure.challenger <= limit or (figure.champion is not None and figure.challenger <= figure.champion)
     return Criterion(name, figure.challenger, limit, "pass" if fine else "fail", text)

@@ -97,7 +97,7 @@ def replace(
     name, place = f"{mended.table.name}/{file.name}", rails.settings.landing / source / mended.table.name / file.name
     fence = rails.ledger.claim(f"ingest/{source}")  # who is landing meanwhile is outdated from here on
     before = _landed(rails, mended.table, file.name)
-    detail = {"source": source, "file": name, "by": by, "reason": reason.strip(), "sha256": mended.sha256}
+    detail: JsonObject = {"source": source, "file": name, "by": by, "reason": reason.strip(), "sha256": mended.sha256}
     night = clock.night_of(contracts.due(file.name))
     if before is None:
         _note(rails, night, detail)

@@ -177,7 +177,7 @@ def card(asked: Question, facts: Facts, nights: Calendar, why: str) -> str:
     return f"""# {naming.words(asked.model).capitalize()}
 
 {question(asked)} Written by `tiltyard new model` from {outcomes.rows:,} rows of {facts.first} to {facts.last}; whoever
-knows more writes it here. Owner: {asked.owner}. Tier 2: the gate decides alone.
+knows more writes it here. Owner: {asked.owner}.
 
 ## Label and horizon
 

@@ -99,6 +99,18 @@ def test_lines_are_broken_between_words_on_a_terminal_and_nowhere_in_a_pipe(
         assert path in shown.getvalue()
 
 
+def test_a_long_sentence_at_the_end_of_a_glance_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(output, "out", Console(file=shown, width=80, highlight=False))
+    row = {"model": "claim_rejected", "state": "retired", "serves": "default", "loss": "0.0812", "vs default": "+19 %"}
+    output.glance([{**row, "drift": "steady", "why": "it goes on and on " * 20}, {**row, "drift": "alarm", "why": "–"}])
+    head, long, short = shown.getvalue().splitlines()
+    assert head.split() == ["model", "state", "serves", "loss", "vs", "default", "drift", "why"]
+    assert long.split()[:7] == ["claim_rejected", "retired", "default", "0.0812", "+19", "%", "steady"]
+    assert short.split()[:7] == ["claim_rejected", "retired", "default", "0.0812", "+19", "%", "alarm"]
+    assert long.rstrip().endswith("…") and len(long) <= 80
+
+
 @pytest.mark.parametrize("columns", [80, 20])
 def test_no_field_of_a_glance_is_left_out_and_none_is_obeyed(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()

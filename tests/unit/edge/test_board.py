@@ -293,7 +293,12 @@ def test_what_persons_hold_is_a_state_and_a_retired_model_comes_last_and_asks_no
     assert {name: row.hold for name, row in rows.items()} == {
         "cold": "frozen", "moored": None, "plain": None, "aged": None,
     }, "it is seen beside what is worse"  # fmt: skip
-    assert rows["aged"].reason.endswith("(an audit); tiltyard unretire aged brings version 1 back")
+    assert rows["aged"].reason.endswith(
+        "(an audit); tiltyard unretire aged takes it back into work, with version 1 in service"
+    )
+    by_hand(rails, specs[1], "pin")
+    both = next(row for row in read(rails, *specs).models if row.model == "cold").held
+    assert both and both.startswith("pinned to version 1") and ", and frozen since" in both, "one hides no other"
 
 
 def test_what_waits_for_a_second_person_is_in_the_inbox_until_it_is_decided(rails: Rails) -> None:
