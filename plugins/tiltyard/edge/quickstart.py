@@ -274,7 +274,10 @@ def night_in_airflow(
         )
     url = address(rails.settings)
     begun = clock.now()
+    through = {spec.source for spec in specs} - {spec.source for spec in specs if spec.name in waiting}
     for source in rails.settings.sources if sources is None else sources:
+        if source in through:  # all of its models have had this night
+            continue
         airflow.trigger_night(stages.dag_id("features", source), as_of)
     deadline = time.monotonic() + PATIENCE_S
     while left:

@@ -138,3 +138,24 @@ def test_a_promotion_that_waits_for_a_person_is_told_and_not_waited_for(rails: R
     assert quickstart.questions(rails, [spec.model_copy(update={"tier": 2})], night) == ()
     rails.ledger.record_stage("churn", night, "done", PromotionSummary())
     assert quickstart.questions(rails, [spec], night) == (), "it is answered"
+
+
+def test_a_night_asks_nothing_of_a_source_whose_models_have_had_it(
+    rails: Rails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow is one that only puts down what it is asked for."""
+    specs = tuple(find(ROOT / "models", name) for name in ("sla_breach", "churn"))
+    left = iter([{("churn", "drift")}, set()])
+    asked: list[str] = []
+
+    class Listening:
+        def trigger_night(self, dag_id: str, _: object) -> None:
+            asked.append(dag_id)
+
+        def failed_runs(self, since: object) -> list[object]:
+            return []
+
+    monkeypatch.setattr(quickstart, "to_come", lambda *_: next(left))
+    night, sources = clock.midnight(NIGHTS[0]), ("incident", "subscription", "of_no_model")
+    quickstart.night_in_airflow(rails, Listening(), specs, night, sources)  # type: ignore[arg-type]
+    assert asked == ["subscription__features", "of_no_model__features"]
