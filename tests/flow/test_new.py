@@ -335,6 +335,7 @@ def test_a_delivery_in_the_sources_own_words_lands_under_our_names(tmp_path: Pat
     table = stranger.appointments(400).rename(columns={"Age": "Alter in Jähren", "Gender": "order"})
     export = stranger.write(tmp_path / "a.csv", table, delimiter="|", encoding="cp1252")
     plan = new_source.look(settings, SourceRequest("clinic", export, table="appointment", said=SAID))
+    assert [note for note in plan.found.notes if "order is order_value" in note and "Jähren" not in note]
     write.files(settings, source_texts.texts(plan))
     contract = contracts.read(settings, "clinic")
     assert contract.tables[0].timing.format.encoding == "cp1252"

@@ -15,7 +15,7 @@ from tiltyard.scaffold.found import Findings, Roles, Table
 from tiltyard.scaffold.inferring import Lead, Said
 from tiltyard.scaffold.source_texts import SourcePlan, plan
 from tiltyard.settings import Settings
-from tiltyard.words import counted
+from tiltyard.words import counted, listed
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def find(opened: sample.Opened, request: SourceRequest) -> Findings:
         raise BadInput(f"All rows happened on one day by {happened.header}; give another column with --event-time.")
     days, outlying = _within(days, happened.header, date.max if roles.available_at else clock.now().date())
     cohorts = inferring.cohorts(days, {name: leads[name] for name in roles.planned if name in leads})
-    notes = [*opened.notes, *repeated, *outlying]
+    notes = [*opened.notes, *_renamed(opened.table), *repeated, *outlying]
     notes += doubts.of_zones(opened.connection, opened.table.columns, opened.naive, request.zone, happened.name)
     notes += _too_early(roles, leads)
     if roles.key is None and not repeated:
@@ -205,6 +205,15 @@ def _too_early(roles: Roles, leads: Mapping[str, Lead]) -> list[str]:
         for when in whens
         if (lead := leads[when]).before > 0.01 * lead.filled
     ]
+
+
+def _renamed(table: Table) -> list[str]:
+    """Which columns are called otherwise than they are spelled, and why."""
+    others = [f"{column.header} is {column.name}" for column in table.columns
+              if not column.parts and naming.plain(column.header) not in ("", column.name)]  # fmt: skip
+    if not others:
+        return []
+    return [f"Called otherwise, since the names are taken by SQL, by Tiltyard or by another column: {listed(others)}."]
 
 
 def _unnamed(table: Table, roles: Roles) -> str:
