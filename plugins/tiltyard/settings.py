@@ -157,8 +157,30 @@ class Settings(BaseSettings):
     """Bytes of the largest request body."""
     serve_max_rows: int = 1_000
     """Rows of the largest request."""
+    serve_max_head_bytes: Annotated[int, Field(ge=1_024)] = 32_768
+    """Bytes of the largest head of a request: its line and its fields."""
+    serve_head_s: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds in which a request's head has to come, from the connection or from its first byte on."""
+    serve_body_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds in which a request's body has to come, and an answer has to be taken."""
+    serve_rest_s: Annotated[float, Field(gt=0)] = 65.0
+    """Seconds that a connection may rest between two requests: more than a load balancer lets it."""
+    serve_connections: Annotated[int, Field(ge=16)] = 1_000
+    """Connections of one serving process. Of its open files (ulimit -n) 128 are kept for log and models, whatever
+    stands here."""
+    serve_connections_of_one: Annotated[int | None, Field(ge=1)] = None
+    """Connections of one serving process from one address; behind a proxy, which is one address, as many as in all.
+    Unset: half of those."""
     serve_keys: SecretStr | None = None
-    """API keys as `name:sha256`, separated by commas; the digest is that of the key. Unset: no key is asked for."""
+    """API keys as `name:sha256`, or `name:sha256:model,model` for one that may ask these models alone, separated by
+    commas; the digest is that of the key. Unset: no key is asked for."""
+    serve_operators: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names of the keys that may read /metrics, and what /readyz says beside its status; separated by commas. Where no
+    key is asked for everybody may."""
+    serve_explain: bool | None = None
+    """Whether explanations are given, and the pages that describe the service. Unset: on loopback only."""
+    serve_unlogged: bool = False
+    """Whether an answer goes out that the request log does not take, as on a full disk. Unset: it is refused (503)."""
     serve_rate: float | None = None
     """Rows a second that one key may ask for in the long run. Unset: no limit."""
     serve_burst: float | None = None
@@ -191,7 +213,7 @@ class Settings(BaseSettings):
         promised = [name for name in named if (staging / name / f"_{name}__sources.yml").is_file()]
         return values | {"sources": tuple(promised or named or ("incident",))}
 
-    @field_validator("sources", "unscheduled", "lake_retention", "stage_limits", mode="before")
+    @field_validator("sources", "unscheduled", "lake_retention", "stage_limits", "serve_operators", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
