@@ -45,7 +45,7 @@ ENV_PREFIX = "TILTYARD_"
 """How the variables of the environment begin that are read here."""
 NO_SETTINGS = (
     "USER", "SERVICE", "SERVE_CLOCK", "DBT_LAKE", "DBT_DATA", "DBT_THREADS", "DBT_TARGET", "OPENED",
-    "POSTGRES_PASSWORD",
+    "POSTGRES_PASSWORD", "USUAL_UMASK",
 )  # fmt: skip
 """Variables with our prefix that are read elsewhere, or that one of our processes sets for another."""
 
@@ -69,7 +69,13 @@ class Settings(BaseSettings):
     )
 
     home: Path = ROOT / ".tiltyard"
-    """State: database cluster, lake files, landing zone, frames, reports, logs."""
+    """State: database cluster, lake files, landing zone, frames, reports, logs. Nobody but its owner may enter it."""
+    landing_zone: Path | None = None
+    """Where deliveries arrive, one folder per source, when another user brings them: a folder outside of home that he
+    may write to. Unset: home/landing."""
+    runtime_folder: Path | None = None
+    """Where the folder of the embedded database's socket lies; 60 bytes at most. Unset: XDG_RUNTIME_DIR, or the
+    system's temporary folder."""
     models: Path = ROOT / "models"
     """One folder per model, each with a spec.yaml and a card.md."""
     dbt: Path = ROOT / "dbt"
@@ -206,7 +212,8 @@ class Settings(BaseSettings):
     def _landed_sources(cls, values: dict[str, object]) -> dict[str, object]:
         if values.get("sources"):
             return values
-        landing = Path(str(values.get("home", cls.model_fields["home"].default))) / "landing"
+        home = Path(str(values.get("home", cls.model_fields["home"].default)))
+        landing = Path(str(values.get("landing_zone") or home / "landing"))
         staging = Path(str(values.get("dbt", cls.model_fields["dbt"].default))) / "models" / "staging"
         landed = sorted(entry.name for entry in landing.iterdir() if entry.is_dir()) if landing.is_dir() else []
         named = [name for name in landed if re.fullmatch("[a-z][a-z0-9_]*", name)]  # and not lost+found
@@ -218,11 +225,18 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("home", "models", "dbt", "expectations", "data_mirror")
+    @field_validator("home", "landing_zone", "models", "dbt", "expectations", "data_mirror")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         """dbt reads a relative path as one below its project."""
         return value.absolute() if value else None
+
+    @field_validator("runtime_folder")
+    @classmethod
+    def _short(cls, value: Path | None) -> Path | None:
+        if value and (not value.is_absolute() or len(os.fsencode(value)) > 60):
+            raise ValueError("it is an absolute path of 60 bytes at most, since that of a socket ends at about 100")
+        return value
 
     @field_validator("s3_endpoint")
     @classmethod
@@ -245,6 +259,8 @@ class Settings(BaseSettings):
         """A short folder for sockets and pid files: Unix socket paths end at about 100 characters."""
         tag = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:10]
         name = f"tiltyard-{os.getuid()}-{tag}"
+        if self.runtime_folder:
+            return self.runtime_folder / name
         # Root hands the database to another user, who may not enter root's own runtime folder.
         own = None if os.getuid() == 0 else os.environ.get("XDG_RUNTIME_DIR")
         for base in filter(None, (own, tempfile.gettempdir())):
@@ -270,7 +286,7 @@ class Settings(BaseSettings):
     @property
     def landing(self) -> Path:
         """Files as they arrive: landing/<source>/…; a file appears there whole, by rename."""
-        return self.home / "landing"
+        return self.landing_zone or self.home / "landing"
 
     @property
     def quarantine(self) -> Path:

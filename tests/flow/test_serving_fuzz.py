@@ -65,8 +65,9 @@ def serve(made: Settings) -> Iterator[str]:
     """The service on a free port of this machine, with the event loop and the parser of `tiltyard serve`."""
     app = App(made, now=NOW.timestamp)
     config = uvicorn.Config(
-        app, port=0, loop="uvloop", http="tiltyard.serve.door:Connection", ws="none", log_level="error", timeout_graceful_shutdown=5
-    )
+        app, port=0, loop="uvloop", http="tiltyard.serve.door:Connection", ws="none", log_level="error",
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
