@@ -180,6 +180,12 @@ class Settings(BaseSettings):
     serve_keys: SecretStr | None = None
     """API keys as `name:sha256`, or `name:sha256:model,model` for one that may ask these models alone, separated by
     commas; the digest is that of the key. Unset: no key is asked for."""
+    serve_alert_rows: Annotated[int, Field(ge=0)] = 300
+    """Different rows of a model, answered to one key in 28 nights, from which on the model's owner is told that
+    somebody may have a copy. 0: nobody is told."""
+    serve_trusted: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names of the keys whose callers may ask for so much that they could copy a model, like programs of your own:
+    nobody is told of them, and no budget is theirs; separated by commas."""
     serve_operators: Annotated[tuple[str, ...], NoDecode] = ()
     """Names of the keys that may read /metrics, and what /readyz says beside its status; separated by commas. Where no
     key is asked for everybody may."""
@@ -192,9 +198,11 @@ class Settings(BaseSettings):
     serve_burst: float | None = None
     """Rows that may come at once after a rest. Unset: the rows of two seconds."""
     serve_budget: int | None = None
-    """Rows a UTC day that one key may ask for, so that nobody copies a model by asking it. Unset: no limit."""
+    """Rows a UTC day that one key may ask for, so that nobody copies a model by asking it; 0 for no limit. Unset: 500
+    for each key that is not trusted, and no limit where no key is asked for."""
     serve_decimals: int | None = None
-    """Digits after the point of an answered score, against copying a model as well. Unset: all of them."""
+    """Digits after the point of an answered score, against copying a model as well. Unset: 3 where keys are asked for,
+    else all of them."""
     online_url: SecretStr | None = None
     """Where online features lie, like redis://host:6379/1. Unset: the embedded store in home/online."""
     kafka_options: SecretStr | None = None
@@ -220,7 +228,9 @@ class Settings(BaseSettings):
         promised = [name for name in named if (staging / name / f"_{name}__sources.yml").is_file()]
         return values | {"sources": tuple(promised or named or ("incident",))}
 
-    @field_validator("sources", "unscheduled", "lake_retention", "stage_limits", "serve_operators", mode="before")
+    @field_validator(
+        "sources", "unscheduled", "lake_retention", "stage_limits", "serve_operators", "serve_trusted", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

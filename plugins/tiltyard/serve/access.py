@@ -22,7 +22,7 @@ import re
 import secrets
 from collections import OrderedDict
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tiltyard.errors import BadInput
@@ -43,9 +43,9 @@ EVERYBODY = "everybody"
 BURST_S = 2.0
 """Seconds whose rows a caller may save up where the settings do not say."""
 
-DEFAULT_BUDGET = 10_000
+DEFAULT_BUDGET = 500
 """Rows of one key a UTC day where the settings do not say (see decision 47)."""
-DEFAULT_DECIMALS = 2
+DEFAULT_DECIMALS = 3
 """Digits of a score where the settings do not say and keys are asked for."""
 WRONG_AT_ONCE = 20
 """Wrong keys that an address may present at once before it is slowed."""
@@ -182,20 +182,23 @@ class Access:
         limits: Limits | None = None,
         folder: Path | None = None,
         operators: tuple[str, ...] = (),
+        unlimited: tuple[str, ...] = (),
         now: float = 0.0,
     ) -> None:
         """`folder` is where the day's counts lie (None: in memory only), `operators` the names of keys that may see how
-        the service stands, `now` the time in epoch seconds. Raises BadInput for malformed keys, and operators that have
-        none.
+        the service stands, `unlimited` of those without a budget, `now` the time in epoch seconds. Raises BadInput for
+        malformed keys, and for a name without one.
         """
         self.limits = limits or Limits()
         self.wrong_keys = WrongKeys()
         self._keys = [(Admitted(key.name, key.models, key.name in operators), key.digest) for key in parse(keys)]
-        if lacking := sorted(set(operators) - set(self.names)) if self._keys else []:
-            raise BadInput(
-                f"TILTYARD_SERVE_OPERATORS names {lacking[0]}, of whom TILTYARD_SERVE_KEYS has no key; the names there "
-                f"are {', '.join(self.names)}."
-            )
+        for setting, named in (("OPERATORS", operators), ("TRUSTED", unlimited)):
+            if lacking := sorted(set(named) - set(self.names)) if self._keys else []:
+                raise BadInput(
+                    f"TILTYARD_SERVE_{setting} names {lacking[0]}, of whom TILTYARD_SERVE_KEYS has no key; the names "
+                    f"there are {', '.join(self.names)}."
+                )
+        self._unlimited = frozenset(unlimited)
         names = self.names or (EVERYBODY,)
         full = math.inf  # a bucket begins full, and `take` cuts it to the burst
         self._counts = {name: Count(tokens=full, at=now) for name in names}
@@ -226,16 +229,20 @@ class Access:
             return Refused(401, "This API key is not known here; ask who runs the service for one.")
         return owner
 
+    def limits_of(self, name: str | None) -> Limits:
+        """What a name may ask for."""
+        return replace(self.limits, budget=None) if name in self._unlimited else self.limits
+
     def take(self, name: str | None, rows: int, now: float) -> Refused | None:
         """Let `rows` of `name` pass at `now` (epoch seconds), or say why not."""
         name = name or EVERYBODY
-        count = self._counts[name]
-        if self._of_host is None:
-            return take(count, rows, now, self.limits)
+        count, limits = self._counts[name], self.limits_of(name)
+        if self._of_host is None or limits.budget is None:
+            return take(count, rows, now, limits)
         try:
             with self._of_host:
                 count.used = self._of_host.read(name, int(now // DAY))
-                refused = take(count, rows, now, self.limits)
+                refused = take(count, rows, now, limits)
                 if refused is None:
                     self._of_host.write(name, count.used)
                 return refused
@@ -284,11 +291,19 @@ def access(settings: Settings, now: float) -> Access:
         raise BadInput(f"TILTYARD_SERVE_DECIMALS is {settings.serve_decimals}; give 0 to 15, or leave it out.")
     keys = settings.serve_keys.get_secret_value() if settings.serve_keys else None
     limits = Limits(settings.serve_rate, settings.serve_burst, budget(settings))
-    return Access(keys, limits=limits, folder=settings.home / "serving", operators=settings.serve_operators, now=now)
+    return Access(
+        keys,
+        limits=limits,
+        folder=settings.home / "serving",
+        operators=settings.serve_operators,
+        unlimited=settings.serve_trusted,
+        now=now,
+    )
 
 
 def budget(settings: Settings) -> int | None:
-    """Rows a day that one name may ask for; None for no limit. Where keys are asked for there is one by default."""
+    """Rows a day that one name may ask for who is not trusted; None for no limit. Where keys are asked for there is one
+    by default."""
     if settings.serve_budget is None:
         return DEFAULT_BUDGET if settings.serve_keys else None
     return settings.serve_budget or None

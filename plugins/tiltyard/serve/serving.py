@@ -321,7 +321,7 @@ class Service:
 
     async def _pay(self, who: str | None, rows: int) -> None:
         """Let `rows` pass, of this host and of all that share its Redis. Raises Rejected over the caller's limits."""
-        now, budget = time.time(), self.access.limits.budget
+        now, budget = time.time(), self.access.limits_of(who).budget
         if (refused := self.access.take(who, rows, now)) is not None:
             raise _refused(refused)
         if budget is None or not isinstance(self.store, RedisStore):

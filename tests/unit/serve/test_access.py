@@ -91,6 +91,14 @@ def test_where_keys_are_asked_for_there_is_a_budget_and_scores_are_rounded(tmp_p
     own = Settings(home=tmp_path, serve_keys=entries, serve_budget=0, serve_decimals=15)
     assert (module.budget(own), module.decimals(own)) == (None, 15)
     assert module.access(own, MORNING).limits == Limits()
+    more, _ = made("nightly")
+    trusting = module.access(
+        Settings(home=tmp_path, serve_keys=f"{entries},{more}", serve_trusted=("nightly",)), MORNING
+    )
+    assert trusting.limits_of("desk").budget == module.DEFAULT_BUDGET
+    assert trusting.limits_of("nightly").budget is None
+    assert isinstance(trusting.take("desk", module.DEFAULT_BUDGET + 1, MORNING), Refused)
+    assert trusting.take("nightly", module.DEFAULT_BUDGET + 1, MORNING) is None
 
 
 def test_wrong_keys_are_slowed_by_address_and_few_addresses_are_remembered() -> None:
