@@ -457,7 +457,7 @@ def _foreign(settings: Settings) -> Unavailable:
 def _let_through(path: Path, owner: pwd.struct_passwd) -> None:
     """As root: let the server's user alone pass the folders above `path`."""
     for parent in reversed(path.resolve().parents):
-        if private.let_through(parent, owner.pw_uid):
+        if private.let_through(parent, owner.pw_uid) and parent != path.resolve().parent:  # that one is ours
             log.warning("%s may pass %s from now on, by an entry of its own (getfacl)", owner.pw_name, parent)
 
 

@@ -180,7 +180,7 @@ class Settings(BaseSettings):
     serve_keys: SecretStr | None = None
     """API keys as `name:sha256`, or `name:sha256:model,model` for one that may ask these models alone, separated by
     commas; the digest is that of the key. Unset: no key is asked for."""
-    serve_alert_rows: Annotated[int, Field(ge=0)] = 300
+    serve_alert_rows: Annotated[int, Field(ge=0)] = 100
     """Different rows of a model, answered to one key in 28 nights, from which on the model's owner is told that
     somebody may have a copy. 0: nobody is told."""
     serve_trusted: Annotated[tuple[str, ...], NoDecode] = ()
@@ -198,7 +198,7 @@ class Settings(BaseSettings):
     serve_burst: float | None = None
     """Rows that may come at once after a rest. Unset: the rows of two seconds."""
     serve_budget: int | None = None
-    """Rows a UTC day that one key may ask for, so that nobody copies a model by asking it; 0 for no limit. Unset: 500
+    """Rows a UTC day that one key may ask for, so that nobody copies a model by asking it; 0 for no limit. Unset: 200
     for each key that is not trusted, and no limit where no key is asked for."""
     serve_decimals: int | None = None
     """Digits after the point of an answered score, against copying a model as well. Unset: 3 where keys are asked for,

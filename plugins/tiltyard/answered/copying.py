@@ -31,7 +31,7 @@ def look(rails: Rails, spec: Spec, night: date) -> dict[str, int]:
     if not most or not rails.lake.has(REQUEST):
         return {}
     rows = rails.lake.connection.execute(
-        f"select key, approx_count_distinct(features) as rows from {lake.stored(REQUEST)} "
+        f"select key, count(distinct hash(features)) as rows from {lake.stored(REQUEST)} "
         "where model = $model and key is not null and not list_contains($trusted, key) "
         "and night > $after and night <= $night "
         "group by key having rows >= $most order by rows desc, key",
@@ -60,7 +60,7 @@ def look(rails: Rails, spec: Spec, night: date) -> dict[str, int]:
 
 def sentence(found: dict[str, int], most: int) -> str:
     """What is told of the keys that asked much."""
-    keys = listed([f"{name} (about {counted(count, 'different row')})" for name, count in found.items()])
+    keys = listed([f"{name} ({counted(count, 'different row')})" for name, count in found.items()])
     return (
         f"so much was answered to {keys} in {WINDOW.days} days (told from {most:,} on) that a copy may decide as the "
         "model does in more than nine of ten cases"

@@ -43,7 +43,7 @@ EVERYBODY = "everybody"
 BURST_S = 2.0
 """Seconds whose rows a caller may save up where the settings do not say."""
 
-DEFAULT_BUDGET = 500
+DEFAULT_BUDGET = 200
 """Rows of one key a UTC day where the settings do not say (see decision 47)."""
 DEFAULT_DECIMALS = 3
 """Digits of a score where the settings do not say and keys are asked for."""

@@ -195,6 +195,7 @@ class Connection(HttpToolsProtocol):
     until = _NEVER
     """When its caller is over his time, by the loop's clock; never, while it is answered."""
     _door: Door
+    _terms: Terms
     _came = 0
     """Bytes of the request that came so far."""
     _may_come = 0
@@ -207,9 +208,10 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._door = here()
-        self._may_come = self._door.terms.head_bytes
+        self._terms = self._door.terms
+        self._may_come = self._terms.head_bytes
         self.address = neighbourhood(self.client[0]) if self.client else ""
-        self.until = self.loop.time() + self._door.terms.head_s
+        self.until = self.loop.time() + self._terms.head_s
         if not self._door.enter(self):
             self._end(503, "There are too many connections; come again.", "Retry-After: 1\r\n")
 
@@ -229,22 +231,21 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._is_whole = False
         if self.cycle is not None and self.cycle.response_complete:
-            self.until = self.loop.time() + self._door.terms.head_s
+            self.until = self.loop.time() + self._terms.head_s
 
     def on_headers_complete(self) -> None:
-        terms = self._door.terms
         if self._is_over:
             return
-        if self._came > terms.head_bytes:  # with what else came in the same read
+        if self._came > self._terms.head_bytes:  # with what else came in the same read
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if size > terms.head_bytes:
+            if size > self._terms.head_bytes:
                 self._too_much()
                 return
         is_first = self.cycle is None or self.cycle.response_complete
         super().on_headers_complete()
-        self._may_come = self._came + 2 * terms.body_bytes + FRAMING
+        self._may_come = self._came + 2 * self._terms.body_bytes + FRAMING
         if is_first:
-            self.until = self.loop.time() + terms.body_s
+            self.until = self.loop.time() + self._terms.body_s
 
     def on_body(self, body: bytes) -> None:
         if not self._is_over:
@@ -254,9 +255,9 @@ class Connection(HttpToolsProtocol):
         if self._is_over:
             return
         super().on_message_complete()
-        self._is_whole, self._came, self._may_come = True, 0, self._door.terms.head_bytes
+        self._is_whole, self._came, self._may_come = True, 0, self._terms.head_bytes
         if self.cycle.response_complete:
-            self.until = self.loop.time() + self._door.terms.rest_s
+            self.until = self.loop.time() + self._terms.rest_s
         else:
             self.until = _NEVER
             self._door.answering(self)
@@ -266,16 +267,16 @@ class Connection(HttpToolsProtocol):
         if (
             self._is_whole and self.cycle.response_complete
         ):  # otherwise the next one is under way, or this one comes yet
-            self.until = self.loop.time() + self._door.terms.rest_s
+            self.until = self.loop.time() + self._terms.rest_s
             self._door.answered(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.until = self.loop.time() + self._door.terms.body_s
+        self.until = self.loop.time() + self._terms.body_s
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.until = self.loop.time() + self._door.terms.rest_s
+        self.until = self.loop.time() + self._terms.rest_s
 
     def over_time(self) -> None:
         """End it: its caller is over his time."""
@@ -288,11 +289,12 @@ class Connection(HttpToolsProtocol):
 
     def _too_much(self) -> None:
         """End it: more has come than a request may have."""
-        terms = self._door.terms
-        if self._may_come == terms.head_bytes:
-            self._end(431, f"The request's line and fields are larger than {terms.head_bytes:,} bytes; send less.")
+        if self._may_come == self._terms.head_bytes:
+            self._end(
+                431, f"The request's line and fields are larger than {self._terms.head_bytes:,} bytes; send less."
+            )
         else:
-            self._end(413, f"The body is larger than {terms.body_bytes:,} bytes; send fewer rows at once.")
+            self._end(413, f"The body is larger than {self._terms.body_bytes:,} bytes; send fewer rows at once.")
 
     def _end(self, status: int, sentence: str, fields: str = "") -> None:
         """Close it, with an answer where one can be given: status 0 is none."""

@@ -507,6 +507,40 @@ def test_a_repetition_costs_nothing_and_ids_are_each_callers_own(base):
     assert len([entry for entry in logged(base) if entry["request_id"] == "mine"]) == 3
 
 
+def test_no_answer_goes_out_that_the_log_does_not_take_unless_set_so(base, tmp_path):
+    (tmp_path / "file").write_text("where a folder should be")
+    body, url = {"rows": [{"features": served.ROW}]}, "/v1/models/steady/predict"
+    made = access.new("desk")
+    more = {"serve_keys": SecretStr(made.entry), "serve_budget": 1, "serve_operators": ("desk",)}
+    for is_unlogged, status in ((False, 503), (True, 200)):
+        with client(base, serve_unlogged=is_unlogged, **more) as opened:
+            log, counts = opened.app.service.spool, opened.app.service.access._of_host
+            with counts:
+                counts.write("desk", (0, 0))
+            log.folder = tmp_path / "file"
+            answer = opened.post(url, json=body, headers={"x-api-key": made.key})
+            assert answer.status_code == status
+            assert log.dropped == 1
+            if not is_unlogged:
+                assert "request log" in answer.json()["error"]
+                log.folder = base.spool
+                again = opened.post(url, json=body, headers={"x-api-key": made.key})
+                assert again.status_code == 200  # what was not answered cost nothing
+
+
+def test_beyond_loopback_there_are_no_explanations_and_no_description_unless_set_so(base):
+    body = {"rows": [{"features": served.ROW}]}
+    key = {"x-api-key": (made := access.new("desk")).key}
+    for values, status in (({}, 404), ({"serve_explain": True}, 200)):
+        more = {"serve_host": "0.0.0.0", "serve_keys": SecretStr(made.entry), **values}
+        with client(base, **more) as opened:
+            assert opened.get("/docs").status_code == status
+            assert opened.get("/openapi.json").status_code == status
+            said = opened.post("/v1/models/nobody/explain", json=body, headers=key)
+            assert said.status_code == (404 if values else 403)
+            assert ("TILTYARD_SERVE_EXPLAIN" in said.json()["error"]) is not bool(values)
+
+
 def test_an_explanation_is_counted_and_not_logged(base):
     async def ask_child(row, values):
         return Explained(score=0.5, base=0.5, contributions={}, method="none", background=1)
