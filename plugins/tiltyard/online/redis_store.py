@@ -190,6 +190,7 @@ class RedisStore:
             async with asyncio.timeout(self.read_s):
                 used = await self._client_here().eval(_SPEND, 1, f"{_BUDGET}/{day}", name, rows, budget)
         except (redis.RedisError, OSError, *_NEITHER) as error:
+            self._failed([])  # it is left alone for a moment, for whatever it is asked
             raise Unavailable(f"Redis does not answer ({type(error).__name__}).") from None
         return None if used < 0 else int(used)
 

@@ -4,6 +4,7 @@ Real models in ONNX: the champion is a trained graph that breaks on codes in one
 benchmarks/servers/faulty.py), the previous one is sound.
 """
 
+import asyncio
 import re
 import threading
 import time
@@ -20,8 +21,10 @@ from pydantic import SecretStr
 
 from benchmarks.servers import faulty
 from tests import served
+from tests.servers import RedisServer
 from tiltyard import rails as rails_module
 from tiltyard.online.connection import connect
+from tiltyard.online.redis_store import RedisStore
 from tiltyard.online.store import FeatureRow, TableNote, table_note
 from tiltyard.serve import access, spool
 from tiltyard.serve.contribution import Explained
@@ -526,6 +529,45 @@ def test_no_answer_goes_out_that_the_log_does_not_take_unless_set_so(base, tmp_p
                 log.folder = base.spool
                 again = opened.post(url, json=body, headers={"x-api-key": made.key})
                 assert again.status_code == 200  # what was not answered cost nothing
+
+
+def test_hosts_that_share_a_redis_share_the_budget_and_count_alone_while_it_is_away(base, tmp_path):
+    server, made = RedisServer(tmp_path), access.new("desk")
+    server.start()
+    stores = [RedisStore(server.url), RedisStore(server.url)]
+
+    async def spend():
+        async def one(store):
+            return await store.spend("desk", int(time.time() // access.DAY), 1, 70)
+
+        said = await asyncio.gather(*(one(stores[number % 2]) for number in range(100)))
+        for store in stores:
+            await store.aclose()
+        return said
+
+    for store in stores:
+        store.read_s = 10.0  # whatever else the machine does
+    try:
+        assert Counter(asyncio.run(spend())) == {None: 70, 70: 30}
+        values = {"serve_keys": SecretStr(made.entry), "serve_budget": 72, "serve_operators": ("desk",)}
+        with client(base, online_url=SecretStr(server.url), **values) as opened:
+            opened.app.service.store.read_s = 10.0
+            key = {"x-api-key": made.key}
+            with opened.app.service.access._of_host as _:
+                opened.app.service.access._of_host.write("desk", (0, 0))
+
+            def post(rows):
+                body = {"rows": [{"features": served.ROW}] * rows}
+                return opened.post("/v1/models/steady/predict", json=body, headers=key)
+
+            assert "leaves 2" in post(3).json()["error"]
+            assert post(1).status_code == 200
+            server.kill()
+            assert post(70).status_code == 200  # the host has counted 1, and Redis 71
+            assert "budget: Redis" in opened.get("/readyz", headers=key).json()["trouble"]
+            assert "leaves 1" in post(2).json()["error"]
+    finally:
+        server.kill()
 
 
 def test_beyond_loopback_there_are_no_explanations_and_no_description_unless_set_so(base):
