@@ -192,10 +192,10 @@ class Access:
         self.limits = limits or Limits()
         self.wrong_keys = WrongKeys()
         self._keys = [(Admitted(key.name, key.models, key.name in operators), key.digest) for key in parse(keys)]
-        for setting, named in (("OPERATORS", operators), ("TRUSTED", unlimited)):
+        for setting, named in (("TILTYARD_SERVE_OPERATORS", operators), ("TILTYARD_SERVE_TRUSTED", unlimited)):
             if lacking := sorted(set(named) - set(self.names)) if self._keys else []:
                 raise BadInput(
-                    f"TILTYARD_SERVE_{setting} names {lacking[0]}, of whom TILTYARD_SERVE_KEYS has no key; the names "
+                    f"{setting} names {lacking[0]}, of whom TILTYARD_SERVE_KEYS has no key; the names "
                     f"there are {', '.join(self.names)}."
                 )
         self._unlimited = frozenset(unlimited)
