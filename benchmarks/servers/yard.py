@@ -155,6 +155,7 @@ class Yard:
         """Spine and feature views for CUSTOMERS in GROUPS, published, and in the online store: embedded, or Redis."""
         from tiltyard.online import fill
         from tiltyard.rails import Rails
+        from tiltyard.records import FeaturesSummary
         from tiltyard.tables import Table
 
         now = datetime.now(UTC)
@@ -184,7 +185,7 @@ class Yard:
             columns = {name: _type(name, rows[name]) for name in rows}
             self.rails.lake.ensure(Table(table, columns))
             snapshot = self.rails.lake.replace(table, {}, rows, message="bench")
-        self.rails.ledger.record_stage("", now.date(), "done", {"snapshot": snapshot})
+        self.rails.ledger.record_stage("", now.date(), "done", FeaturesSummary(snapshot=snapshot))
         settings = self.settings.model_copy(update={"online_url": SecretStr(online_url) if online_url else None})
         fill.materialise(Rails(settings, self.rails.lake, self.rails.ledger), now)
 
@@ -198,6 +199,8 @@ class Yard:
             "TILTYARD_SOURCES": "bench",
             "TILTYARD_SERVE_PORT": str(port),
             "TILTYARD_SERVE_KEYS": f"{CALLER}:{digest}",
+            "TILTYARD_SERVE_BUDGET": "1000000000",  # counted like any other, and never spent
+            "TILTYARD_SERVE_OPERATORS": CALLER,
             **more,
         }
 

@@ -317,7 +317,7 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read
     forget_files(connection, settings)
     create_secrets(connection, settings)
     if not is_on_s3(settings):
-        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     statement = attach_sql(settings, read_only=read_only)
     for attempt in range(ATTEMPTS):
         if connection.execute("select 1 from duckdb_databases() where database_name = 'lake'").fetchone():

@@ -8,6 +8,7 @@ connection to its socket. Everything else (first start, a crash, a lost socket) 
 """
 
 import fcntl
+import logging
 import os
 import pwd
 import re
@@ -15,6 +16,7 @@ import shlex
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import time
 import warnings
@@ -28,8 +30,11 @@ import sqlalchemy as sa
 from psycopg2.extensions import parse_dsn
 from sqlalchemy.engine import URL, make_url
 
+from tiltyard import private
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.settings import DATABASES, Settings
+
+log = logging.getLogger(__name__)
 
 PORT = 5432
 """Only names the socket file; nothing listens on TCP."""
@@ -249,6 +254,8 @@ def _answering(settings: Settings) -> _Postmaster | None:
     # A copied or moved home brings along a file that names another cluster.
     if postmaster is None or not postmaster.ready or postmaster.cluster != _cluster(settings):
         return None
+    if not _is_ours(postmaster.socket_folder, postmaster.cluster):
+        return None
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(5)
         try:
@@ -314,10 +321,13 @@ def _stop(settings: Settings) -> None:
     folders = {settings.runtime}
     if postmaster and postmaster.cluster == cluster:
         folders.add(postmaster.socket_folder)
+    owners = {os.geteuid(), cluster.stat().st_uid} if cluster.exists() else {os.geteuid()}
     for folder in folders:
-        for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
-            with suppress(NotADirectoryError, PermissionError):
-                (folder / name).unlink(missing_ok=True)
+        with _held(folder, owners) as descriptor:
+            if descriptor is not None:  # what is a link or somebody else's is not touched
+                for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
+                    with suppress(FileNotFoundError, PermissionError):
+                        os.unlink(name, dir_fd=descriptor)
     _known.clear()
 
 
@@ -403,7 +413,7 @@ def _programs(cluster: Path, owner: pwd.struct_passwd) -> Path:
         )
     folder = Path(POSTGRES_VERSIONS[version])
     if owner.pw_uid != os.geteuid():
-        _let_through(folder)
+        _let_through(folder, owner)
     return folder
 
 
@@ -428,7 +438,7 @@ def _owner(settings: Settings) -> pwd.struct_passwd:
                 ) from None
             owner = pwd.getpwnam(ROOT_RUNS_AS)
     if owner.pw_uid != os.geteuid():
-        _let_through(cluster)
+        _let_through(cluster, owner)
     return owner
 
 
@@ -444,33 +454,62 @@ def _foreign(settings: Settings) -> Unavailable:
     )
 
 
-def _let_through(path: Path) -> None:
-    """As root: let the server's user pass through the folders above `path`, without letting it list them."""
-    for parent in path.resolve().parents:
-        mode = parent.stat().st_mode
-        if not mode & 0o001:
-            parent.chmod(mode | 0o001)
+def _let_through(path: Path, owner: pwd.struct_passwd) -> None:
+    """As root: let the server's user alone pass the folders above `path`."""
+    for parent in reversed(path.resolve().parents):
+        if private.let_through(parent, owner.pw_uid) and parent != path.resolve().parent:  # that one is ours
+            log.warning("%s may pass %s from now on, by an entry of its own (getfacl)", owner.pw_name, parent)
 
 
 def _private_folder(folder: Path, owner: pwd.struct_passwd) -> Path:
-    """A folder that only `owner` may enter: whoever reaches the socket in it may use the database."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    status = folder.lstat()
-    if folder.is_symlink() or status.st_uid not in {os.geteuid(), owner.pw_uid}:
-        raise Unavailable(
-            f"{folder} belongs to somebody else; remove it, or set XDG_RUNTIME_DIR to a folder of your own."
-        )
-    if status.st_uid != owner.pw_uid:
-        os.chown(folder, owner.pw_uid, owner.pw_gid)
-    folder.chmod(0o700)
+    """A folder that only `owner` may enter: whoever reaches the socket in it may use the database. Raises Unavailable
+    where it is somebody else's, or a link."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if owner.pw_uid != os.geteuid():
+        _let_through(folder, owner)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    with _held(folder, {os.geteuid(), owner.pw_uid}) as descriptor:
+        if descriptor is None:
+            raise Unavailable(
+                f"{folder} is a link or belongs to somebody else, and is not used; remove it, or set "
+                "TILTYARD_RUNTIME_FOLDER to a folder of your own."
+            )
+        if os.fstat(descriptor).st_uid != owner.pw_uid:
+            os.fchown(descriptor, owner.pw_uid, owner.pw_gid)
+        os.fchmod(descriptor, 0o700)
     return folder
+
+
+@contextmanager
+def _held(folder: Path, owners: set[int]) -> Iterator[int | None]:
+    """A descriptor of the folder itself, whatever takes its name meanwhile; None where it is a link, no folder, or
+    belongs to none of these users."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor if os.fstat(descriptor).st_uid in owners else None
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours(folder: Path, cluster: Path) -> bool:
+    """Whether a socket in this folder is the cluster's: whoever else has made it would be told all that is asked."""
+    try:
+        status = folder.lstat()
+        return stat.S_ISDIR(status.st_mode) and status.st_uid in {os.geteuid(), cluster.stat().st_uid}
+    except OSError:
+        return False
 
 
 @contextmanager
 def _locked(settings: Settings) -> Iterator[None]:
     """One process at a time starts or stops the server; the lock goes with the process that holds it."""
     try:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(settings.home / "postgres.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except PermissionError:
         if settings.home.exists():

@@ -45,7 +45,7 @@ ENV_PREFIX = "TILTYARD_"
 """How the variables of the environment begin that are read here."""
 NO_SETTINGS = (
     "USER", "SERVICE", "SERVE_CLOCK", "DBT_LAKE", "DBT_DATA", "DBT_THREADS", "DBT_TARGET", "OPENED",
-    "POSTGRES_PASSWORD",
+    "POSTGRES_PASSWORD", "USUAL_UMASK",
 )  # fmt: skip
 """Variables with our prefix that are read elsewhere, or that one of our processes sets for another."""
 
@@ -69,7 +69,13 @@ class Settings(BaseSettings):
     )
 
     home: Path = ROOT / ".tiltyard"
-    """State: database cluster, lake files, landing zone, frames, reports, logs."""
+    """State: database cluster, lake files, landing zone, frames, reports, logs. Nobody but its owner may enter it."""
+    landing_zone: Path | None = None
+    """Where deliveries arrive, one folder per source, when another user brings them: a folder outside of home that he
+    may write to. Unset: home/landing."""
+    runtime_folder: Path | None = None
+    """Where the folder of the embedded database's socket lies; 60 bytes at most. Unset: XDG_RUNTIME_DIR, or the
+    system's temporary folder."""
     models: Path = ROOT / "models"
     """One folder per model, each with a spec.yaml and a card.md."""
     dbt: Path = ROOT / "dbt"
@@ -157,16 +163,46 @@ class Settings(BaseSettings):
     """Bytes of the largest request body."""
     serve_max_rows: int = 1_000
     """Rows of the largest request."""
+    serve_max_head_bytes: Annotated[int, Field(ge=1_024)] = 32_768
+    """Bytes of the largest head of a request: its line and its fields."""
+    serve_head_s: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds in which a request's head has to come, from the connection or from its first byte on."""
+    serve_body_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds in which a request's body has to come, and an answer has to be taken."""
+    serve_rest_s: Annotated[float, Field(gt=0)] = 65.0
+    """Seconds that a connection may rest between two requests: more than a load balancer lets it."""
+    serve_connections: Annotated[int, Field(ge=16)] = 1_000
+    """Connections of one serving process. Of its open files (ulimit -n) 128 are kept for log and models, whatever
+    stands here."""
+    serve_connections_of_one: Annotated[int | None, Field(ge=1)] = None
+    """Connections of one serving process from one address; behind a proxy, which is one address, as many as in all.
+    Unset: half of those."""
     serve_keys: SecretStr | None = None
-    """API keys as `name:sha256`, separated by commas; the digest is that of the key. Unset: no key is asked for."""
+    """API keys as `name:sha256`, or `name:sha256:model,model` for one that may ask these models alone, separated by
+    commas; the digest is that of the key. Unset: no key is asked for."""
+    serve_alert_rows: Annotated[int, Field(ge=0)] = 100
+    """Different rows of a model, answered to one key in 28 nights, from which on the model's owner is told that
+    somebody may have a copy. 0: nobody is told."""
+    serve_trusted: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names of the keys whose callers may ask for so much that they could copy a model, like programs of your own:
+    nobody is told of them, and no budget is theirs; separated by commas."""
+    serve_operators: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names of the keys that may read /metrics, and what /readyz says beside its status; separated by commas. Where no
+    key is asked for everybody may."""
+    serve_explain: bool | None = None
+    """Whether explanations are given, and the pages that describe the service. Unset: on loopback only."""
+    serve_unlogged: bool = False
+    """Whether an answer goes out that the request log does not take, as on a full disk. Unset: it is refused (503)."""
     serve_rate: float | None = None
     """Rows a second that one key may ask for in the long run. Unset: no limit."""
     serve_burst: float | None = None
     """Rows that may come at once after a rest. Unset: the rows of two seconds."""
     serve_budget: int | None = None
-    """Rows a UTC day that one key may ask for, so that nobody copies a model by asking it. Unset: no limit."""
+    """Rows a UTC day that one key may ask for, so that nobody copies a model by asking it; 0 for no limit. Unset: 200
+    for each key that is not trusted, and no limit where no key is asked for."""
     serve_decimals: int | None = None
-    """Digits after the point of an answered score, against copying a model as well. Unset: all of them."""
+    """Digits after the point of an answered score, against copying a model as well. Unset: 3 where keys are asked for,
+    else all of them."""
     online_url: SecretStr | None = None
     """Where online features lie, like redis://host:6379/1. Unset: the embedded store in home/online."""
     kafka_options: SecretStr | None = None
@@ -184,23 +220,33 @@ class Settings(BaseSettings):
     def _landed_sources(cls, values: dict[str, object]) -> dict[str, object]:
         if values.get("sources"):
             return values
-        landing = Path(str(values.get("home", cls.model_fields["home"].default))) / "landing"
+        home = Path(str(values.get("home", cls.model_fields["home"].default)))
+        landing = Path(str(values.get("landing_zone") or home / "landing"))
         staging = Path(str(values.get("dbt", cls.model_fields["dbt"].default))) / "models" / "staging"
         landed = sorted(entry.name for entry in landing.iterdir() if entry.is_dir()) if landing.is_dir() else []
         named = [name for name in landed if re.fullmatch("[a-z][a-z0-9_]*", name)]  # and not lost+found
         promised = [name for name in named if (staging / name / f"_{name}__sources.yml").is_file()]
         return values | {"sources": tuple(promised or named or ("incident",))}
 
-    @field_validator("sources", "unscheduled", "lake_retention", "stage_limits", mode="before")
+    @field_validator(
+        "sources", "unscheduled", "lake_retention", "stage_limits", "serve_operators", "serve_trusted", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("home", "models", "dbt", "expectations", "data_mirror")
+    @field_validator("home", "landing_zone", "models", "dbt", "expectations", "data_mirror")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         """dbt reads a relative path as one below its project."""
         return value.absolute() if value else None
+
+    @field_validator("runtime_folder")
+    @classmethod
+    def _short(cls, value: Path | None) -> Path | None:
+        if value and (not value.is_absolute() or len(os.fsencode(value)) > 60):
+            raise ValueError("it is an absolute path of 60 bytes at most, since that of a socket ends at about 100")
+        return value
 
     @field_validator("s3_endpoint")
     @classmethod
@@ -223,6 +269,8 @@ class Settings(BaseSettings):
         """A short folder for sockets and pid files: Unix socket paths end at about 100 characters."""
         tag = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:10]
         name = f"tiltyard-{os.getuid()}-{tag}"
+        if self.runtime_folder:
+            return self.runtime_folder / name
         # Root hands the database to another user, who may not enter root's own runtime folder.
         own = None if os.getuid() == 0 else os.environ.get("XDG_RUNTIME_DIR")
         for base in filter(None, (own, tempfile.gettempdir())):
@@ -248,7 +296,7 @@ class Settings(BaseSettings):
     @property
     def landing(self) -> Path:
         """Files as they arrive: landing/<source>/…; a file appears there whole, by rename."""
-        return self.home / "landing"
+        return self.landing_zone or self.home / "landing"
 
     @property
     def quarantine(self) -> Path:

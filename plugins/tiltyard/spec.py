@@ -569,7 +569,7 @@ class SharedBreak(Strict):
 
 AlertKind = Literal[
     "approve", "uncounted", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed",
-    "stopped", "unanswered", "undelivered", "touched",
+    "stopped", "unanswered", "undelivered", "touched", "copying",
 ]  # fmt: skip
 """What a message is about."""
 PORTFOLIO = "portfolio.yaml"

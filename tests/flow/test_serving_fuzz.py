@@ -65,8 +65,9 @@ def serve(made: Settings) -> Iterator[str]:
     """The service on a free port of this machine, with the event loop and the parser of `tiltyard serve`."""
     app = App(made, now=NOW.timestamp)
     config = uvicorn.Config(
-        app, port=0, loop="uvloop", http="httptools", log_level="error", timeout_graceful_shutdown=5
-    )
+        app, port=0, loop="uvloop", http="tiltyard.serve.door:Connection", ws="none", log_level="error",
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -319,7 +320,7 @@ def test_without_its_key_or_beyond_its_budget_nobody_is_answered(home: Settings)
     made, other = access.new("desk"), access.new("billing")
     keyed = home.model_copy(
         update={"serve_keys": Settings(serve_keys=f"{made.entry},{other.entry}").serve_keys, "serve_budget": 10,
-                "serve_decimals": 2}
+                "serve_decimals": 2, "serve_operators": ("desk",)}
     )  # fmt: skip
     for place in serve(keyed):
         with httpx.Client(base_url=place, timeout=60) as http:
@@ -333,6 +334,10 @@ def test_without_its_key_or_beyond_its_budget_nobody_is_answered(home: Settings)
             for path in ("/v1/models", "/metrics"):
                 refused(http.get(path), 401)
                 assert http.get(path, headers={"x-api-key": made.key}).status_code == 200
+            assert "TILTYARD_SERVE_OPERATORS" in refused(http.get("/metrics", headers={"x-api-key": other.key}), 403)
+            for headers in ({}, {"x-api-key": other.key}):
+                assert http.get("/readyz", headers=headers).json() == {"status": "ready"}
+            assert "trouble" in http.get("/readyz", headers={"x-api-key": made.key}).json()
             assert http.get("/healthz").status_code == 200
             (said,) = answered(post(http, one, x_api_key=made.key))
             assert said["score"] == round(said["score"], 2)

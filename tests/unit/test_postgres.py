@@ -74,6 +74,57 @@ def test_listens_on_no_network_and_only_its_owner_may_enter(embedded: Settings) 
     assert run(embedded, "show max_connections") == [(str(postgres.MAX_CONNECTIONS),)]
 
 
+def test_no_folder_on_the_way_is_opened_to_everybody(embedded: Settings) -> None:
+    postgres.create_all(embedded)
+    for folder in (embedded.home, embedded.home.parent):  # the second was made by mkdtemp, for its owner alone
+        assert folder.stat().st_mode & 0o007 == 0
+
+
+@pytest.mark.parametrize("kind", ["link", "somebody's"])
+def test_a_runtime_folder_of_somebody_else_is_refused_and_nothing_in_it_is_touched(tmp_path: Path, kind: str) -> None:
+    settings = Settings(home=tmp_path / "home", database_url=None, runtime_folder=Path(tempfile.mkdtemp(dir="/tmp")))
+    elsewhere = tmp_path / "elsewhere"
+    try:
+        if kind == "link":
+            elsewhere.mkdir()
+            settings.runtime.symlink_to(elsewhere)
+        else:
+            if os.geteuid() != 0:
+                pytest.skip("only root can make a folder of somebody else's")
+            elsewhere = settings.runtime
+            elsewhere.mkdir()
+            os.chown(elsewhere, 64_001, 64_001)
+        theirs = [elsewhere / ".s.PGSQL.5432", elsewhere / ".s.PGSQL.5432.lock"]
+        for path in theirs:
+            path.write_text("theirs")
+        before = elsewhere.stat()
+        with pytest.raises(Unavailable, match=r"a link or belongs to somebody else.*TILTYARD_RUNTIME_FOLDER"):
+            postgres.server_url(settings)
+        assert [path.read_text() for path in theirs] == ["theirs", "theirs"]
+        after = elsewhere.stat()
+        assert (after.st_uid, after.st_mode) == (before.st_uid, before.st_mode)
+        postgres.stop(settings)
+        assert all(path.exists() for path in theirs)
+    finally:
+        shutil.rmtree(settings.runtime_folder or tmp_path)
+
+
+def test_a_socket_in_a_folder_that_was_taken_over_is_not_spoken_to(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", database_url=None, runtime_folder=Path(tempfile.mkdtemp(dir="/tmp")))
+    try:
+        postgres.server_url(settings)
+        ours, aside = settings.runtime, settings.runtime.with_name("aside")
+        ours.rename(aside)
+        ours.symlink_to(aside)
+        assert not postgres.is_running(settings)
+        ours.unlink()
+        aside.rename(ours)
+        assert postgres.is_running(settings)
+    finally:
+        postgres.stop(settings)
+        shutil.rmtree(settings.runtime_folder or tmp_path)
+
+
 def test_kill_9_loses_nothing_that_was_committed(embedded: Settings) -> None:
     run(embedded, "create table kept as select range as n from generate_series(1, 1000) as range")
     postgres._known.clear()  # as in a process that begins now
@@ -129,7 +180,6 @@ def test_many_processes_may_start_it_at_once(embedded: Settings) -> None:
 
 def test_a_copied_home_gets_a_server_of_its_own(embedded: Settings, tmp_path: Path) -> None:
     run(embedded, "create table original as select 1 as n")
-    tmp_path.chmod(0o755)
     copy = Settings(home=tmp_path / "copy", database_url=None)
     copy.home.mkdir()
     pid_file = (embedded.home / "postgres" / "postmaster.pid").read_text()
@@ -145,7 +195,6 @@ def test_a_copied_home_gets_a_server_of_its_own(embedded: Settings, tmp_path: Pa
 
 
 def test_a_broken_cluster_is_told_in_one_sentence(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
     settings = Settings(home=tmp_path / "home", database_url=None)
     (settings.home / "postgres").mkdir(parents=True)
     (settings.home / "postgres" / "holiday.jpg").touch()

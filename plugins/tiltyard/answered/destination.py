@@ -5,13 +5,14 @@ rows of a table, deleted and inserted in one transaction. Credentials come from 
 connections and go to DuckDB's secret manager, which shows them to nobody; no sentence quotes what DuckDB says of them.
 """
 
+from contextlib import nullcontext
 from datetime import date
 from urllib.parse import urlsplit
 
 import duckdb
 import pyarrow as pa
 
-from tiltyard import lake
+from tiltyard import lake, private
 from tiltyard.answered import predictions
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.lake import quoted, text
@@ -62,8 +63,10 @@ def _to_folder(settings: Settings, deliver: Deliver, folder: str, rows: pa.Table
     if not folder.startswith("s3://"):
         place = settings.home / folder / name
         try:  # of what may be a mount the folder above has to be there
-            place.parent.mkdir(parents=place.is_relative_to(settings.home), exist_ok=True)
-            predictions.save(rows, place, deliver.format)
+            is_ours = place.is_relative_to(settings.home)
+            with nullcontext() if is_ours else private.as_usual():  # outside of home others read it
+                place.parent.mkdir(parents=is_ours, exist_ok=True)
+                predictions.save(rows, place, deliver.format)
         except OSError as error:
             raise Unavailable(
                 f"{place.parent} cannot be had ({error.strerror}); mount it, or make the folder above it."

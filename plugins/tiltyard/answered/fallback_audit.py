@@ -14,6 +14,7 @@ import duckdb
 import pandas as pd
 
 from tiltyard import clock, lake
+from tiltyard.answered import copying
 from tiltyard.answered.explanation import MOST, SAFE_DEFAULT, ExplanationTask, Night, Stretch, checked, decide, stretch
 from tiltyard.answered.report import (
     AcceptedAnswer,
@@ -87,6 +88,7 @@ def audit_night(rails: Rails, spec: Spec, as_of: datetime) -> FallbackAuditSumma
         rails.ledger.open_default_task(
             DefaultTask(model=spec.name, opened=night, since=opens.since, repeats=opens.repeats, facts=facts)
         )
+    copying.look(rails, spec, night)
     summary = FallbackAuditSummary(
         night=night,
         answers=int(counted.loc[counted["night"] == night, "answers"].sum()),

@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 import tiltyard
-from tiltyard import redaction, release
+from tiltyard import private, redaction, release
 from tiltyard.cli import (
     alerts,
     costs,
@@ -90,6 +90,7 @@ def main() -> None:
     """Entry point. A user's mistake ends in one sentence and an exit code, never in a traceback."""
     redaction.install()
     os.environ.update(NO_TELEMETRY)
+    private.keep()
     fit(app, shutil.get_terminal_size().columns)
     try:
         code = app(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tiltyard import clock
+from tiltyard import clock, private
 from tiltyard.cli import options
 from tiltyard.cli.options import Json
 from tiltyard.cli.output import caution, emit, failed, out, print_error, progress, say
@@ -38,6 +38,7 @@ def up(
     from tiltyard.edge import quickstart
     from tiltyard.rewind import hindcast
 
+    _tighten(Settings())
     with progress(as_json) as step:
         result = quickstart.up(Settings(), name, step)
     emit(result, as_json, lambda: say(quickstart.summary(result)))
@@ -65,6 +66,7 @@ def start(
     from tiltyard.edge import starting
 
     settings, nights = Settings(), sorted({clock.parse_night(text) for text in night or ()})
+    _tighten(settings)
     if nights:
         with rails.opened(settings) as opened:
             landed.require(opened, settings.sources)
@@ -74,6 +76,12 @@ def start(
     emit(result, as_json, lambda: say(starting.summary(result)))
     for text in result.refused:
         print_error(str(text))
+
+
+def _tighten(settings: Settings) -> None:
+    """Of a home that an older version made: its owner's alone from now on, said once."""
+    if sentence := private.told(settings.home, settings.landing):
+        caution(sentence)
 
 
 @commands.command(rich_help_panel=PANEL, epilog="Example: tiltyard down")

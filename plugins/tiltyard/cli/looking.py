@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tiltyard import clock, release
+from tiltyard import clock, private, release
 from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import Json, Model, ModelOrAll, ScoredAsOf
@@ -318,7 +318,8 @@ def predictions(
         day = clock.night_closing(asked) if asked else answers.newest_night(opened, spec.name)
         rows = answers.of_night(opened, spec.name, day, spec.target)
     if out_file is not None:
-        answers.save(rows, out_file, written_as)
+        with private.as_usual():  # it is whose the folder is
+            answers.save(rows, out_file, written_as)
         document = {"model": spec.name, "night": day, "rows": rows.num_rows, "file": out_file, "format": written_as}
         told = f"{counted(rows.num_rows, 'answer')} of {spec.name} of {day}: {out_file}"
         emit(document, as_json, lambda: say(told))

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from tiltyard import clock
+from tiltyard import clock, private
 from tiltyard.cli import options
 from tiltyard.cli.options import Json, KnownAsOf, Model
-from tiltyard.cli.output import emit, err, say, table
+from tiltyard.cli.output import caution, emit, err, say, table
 from tiltyard.settings import Settings
 
 PANEL = "Serve"
@@ -45,6 +45,8 @@ def serve(
         if value is not None:
             os.environ[f"TILTYARD_{name.upper()}"] = str(value)  # its worker processes read the same settings
     settings = Settings()
+    if sentence := private.told(settings.home, settings.landing):
+        caution(sentence)
     web.serve(settings, web.begins(settings, as_of), err.print)
 
 

@@ -81,6 +81,8 @@ def airflow_env(settings: Settings) -> dict[str, str]:
         # models/ and landing/, whose changes Airflow does not see: every half minute that takes a tenth of a core.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(PARSED_AGAIN_S),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs),
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(logs / "dag_processor"),
         # Sends nothing unless a transport is set, as in AIRFLOW__OPENLINEAGE__TRANSPORT or OPENLINEAGE_URL.
         "AIRFLOW__OPENLINEAGE__NAMESPACE": "tiltyard",

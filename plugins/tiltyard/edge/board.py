@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Final, Literal
 
 from tiltyard import clock, operating
-from tiltyard.answered import delivery
+from tiltyard.answered import copying, delivery
 from tiltyard.chronicle import NightLoss, lately
 from tiltyard.edge import cost_page, proposals, table_faults
 from tiltyard.edge.open_forms import Forms
@@ -204,7 +204,7 @@ class Asked(Record):
 
     kind: Literal[
         "approve", "uncounted", "operate", "explain", "table", "incident", "worse", "refused", "quarantined",
-        "undelivered", "untold", "touched",
+        "undelivered", "copying", "untold", "touched",
     ]  # fmt: skip
     """What it is."""
     subject: str
@@ -613,6 +613,7 @@ class _Facts:
                 for file in ingest.quarantined(self.rails, name, night)
             ]  # fmt: skip
         asked += self.undelivered(specs)
+        asked += self.copying(specs)
         kept = self.rails.ledger.last_stage_run(LakeMaintenanceSummary)
         if kept and kept.summary.chain_faults:
             why = f"it is not what was put down: {listed(kept.summary.chain_faults, '; ')}"
@@ -663,6 +664,16 @@ class _Facts:
             Asked(kind="undelivered", subject=name, since=events[0].night, link=f"/tiltyard/models/{name}",
                   reason=f"{events[0].detail.get('to')}: {events[-1].detail.get('reason')}", models=(name,))
             for name, events in waiting.items()
+        ]  # fmt: skip
+
+    def copying(self, specs: Sequence[Spec]) -> list[Asked]:
+        """The models of which somebody who asks the service may have a copy."""
+        since = {spec.name: lately(self.anchors[spec.name], OWED) for spec in specs if spec.name in self.anchors}
+        newest = {event.model: event for event in self.rails.ledger.newest_events(since, copying.KINDS)}
+        return [
+            Asked(kind="copying", subject=name, since=date.fromisoformat(str(event.detail["since"])),
+                  reason=str(event.detail["reason"]), link=f"/tiltyard/models/{name}", models=(name,))
+            for name, event in sorted(newest.items()) if event.kind == copying.MUCH
         ]  # fmt: skip
 
     def by_hand(self, spec: Spec) -> list[Asked]:

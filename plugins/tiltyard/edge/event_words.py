@@ -198,6 +198,8 @@ WORDS: Final[Mapping[str, Callable[[JsonObject], Told]]] = {
     "delivery_withdrawn": lambda detail: (
         f"{_text(detail, 'file')} of {_text(detail, 'source')} was withdrawn", _text(detail, "reason"),
     ),
+    "copy_not_possible": _reason(lambda detail: "nobody has asked much of the service any more"),
+    "copy_possible": _reason(lambda detail: "somebody who asks the service may have a copy"),
     "evidence_changed": _changed,
     "evidence_outdated": _outdated,
     "explanation_refused": _reason(lambda detail: "an explanation of its safe default did not count"),

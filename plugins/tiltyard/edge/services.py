@@ -247,7 +247,7 @@ def _wait_until_healthy(settings: Settings, since: datetime, say: Progress) -> N
 @contextmanager
 def _locked(settings: Settings) -> Iterator[None]:
     """One start or stop at a time; a second one waits for the first and then finds its work done."""
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(settings.home / "services.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

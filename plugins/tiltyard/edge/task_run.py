@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import (
 from airflow.sdk.log import mask_secret
 from pydantic import JsonValue
 
-from tiltyard import clock, redaction, release
+from tiltyard import clock, private, redaction, release
 from tiltyard.edge import causers, log_lines, metering, resting
 from tiltyard.edge.causers import Posted
 from tiltyard.edge.logins import NOBODY
@@ -209,6 +209,7 @@ def working(settings: Settings | None = None) -> Iterator["Rails"]:
     end_where_it_crashes()
     log_lines.quiet()
     _keep_secrets()
+    private.keep()
     try:
         require_known()
         with rails.opened(resting.noted(settings or release.in_force(Settings()))) as opened, _metered(opened):

@@ -58,6 +58,18 @@ return lost
 """
 """Compare and swap: which rows win is decided in one place, in Python, whatever the store."""
 
+_BUDGET = "budget"
+"""Beginning of the names of the hashes that hold the rows of a day: name of a key → rows."""
+_SPEND = """
+local used = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
+if used + tonumber(ARGV[2]) > tonumber(ARGV[3]) then
+    return used
+end
+redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], 172800)
+return -1
+"""
+"""Count rows where the budget has room for them: in one step, so that no two hosts spend the same rows."""
 
 _OPTIONS = frozenset(
     {
@@ -142,15 +154,9 @@ class RedisStore:
 
     async def _ask(self, places: Sequence[Place], until: float) -> list[FeatureRow | None]:
         import redis
-        import redis.asyncio
 
-        loop = asyncio.get_running_loop()
         try:
-            client = self._clients.get(loop)
-            if client is None:
-                # a loop that was closed takes no client any more, and its own would keep its connections
-                self._clients = {loop: client for loop, client in self._clients.items() if not loop.is_closed()}
-                client = self._clients[loop] = self._client(redis.asyncio, redis.asyncio.retry, self.read_s)
+            client = self._client_here()
             async with asyncio.timeout_at(until):  # redis-py counts every read anew
                 contents = await _questions(client, places).execute()
         except (
@@ -160,6 +166,33 @@ class RedisStore:
         ):  # OSError: also a timeout, after which redis-py drops the connection
             return self._failed(places)
         return self._answered(places, contents)
+
+    def _client_here(self) -> Any:
+        """The client of the running loop."""
+        import redis.asyncio
+
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            # a loop that was closed takes no client any more, and its own would keep its connections
+            self._clients = {loop: client for loop, client in self._clients.items() if not loop.is_closed()}
+            client = self._clients[loop] = self._client(redis.asyncio, redis.asyncio.retry, self.read_s)
+        return client
+
+    async def spend(self, name: str, day: int, rows: int, budget: int) -> int | None:
+        """Count `rows` of a name on a day (days since 1970, UTC), over all that have this Redis; None when they passed,
+        else how many had been counted, with nothing added. Raises Unavailable when Redis does not answer in time."""
+        import redis
+
+        if time.monotonic() < self._away_until:
+            raise Unavailable("Redis does not answer.")
+        try:
+            async with asyncio.timeout(self.read_s):
+                used = await self._client_here().eval(_SPEND, 1, f"{_BUDGET}/{day}", name, rows, budget)
+        except (redis.RedisError, OSError, *_NEITHER) as error:
+            self._failed([])  # it is left alone for a moment, for whatever it is asked
+            raise Unavailable(f"Redis does not answer ({type(error).__name__}).") from None
+        return None if used < 0 else int(used)
 
     def _answered(self, places: Sequence[Place], contents: Sequence[bytes | None]) -> list[FeatureRow | None]:
         self._failures = 0

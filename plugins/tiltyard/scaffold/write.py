@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from tiltyard import private
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.settings import Settings
@@ -42,7 +43,8 @@ def files(settings: Settings, texts: Mapping[PurePosixPath, str], exposure: str 
         places[path] = before if is_there else before.rstrip("\n") + "\n\n" + exposure
         ordered.insert(len(ordered) - 1, path)
     for path in ordered:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path, lasting=True) as part:
-            part.write_text(places[path], encoding="utf-8")
+        with private.as_usual():  # the checkout is whose it is
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole(path, lasting=True) as part:
+                part.write_text(places[path], encoding="utf-8")
     return tuple(ordered)

@@ -8,27 +8,26 @@ Two limits stand beside the keys, both in rows, because rows are what a model is
 Machine Learning Models via Prediction APIs, USENIX Security 2016): a token bucket per name for the pace, and a budget
 per name and UTC day. The paper's third defence is answering with fewer digits: `rounded`.
 
-`check` reads and writes memory only. A thread carries the day's count to home/serving/budget.json once a second, where
-all workers share it: what a killed process had not carried yet, a second's rows, is forgotten.
+A key may be bound to models, and asks for no others. Wrong keys are slowed by the address that they come from.
+
+`check` reads and writes memory only; that of the day's budget is shared with all workers of the host (`budget`).
 """
 
-import fcntl
 import hashlib
 import hmac
 import ipaddress
-import json
 import logging
 import math
 import re
 import secrets
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tiltyard.errors import BadInput
-from tiltyard.files import whole
 from tiltyard.records import Record
+from tiltyard.serve.budget import Busy, HostCount
 from tiltyard.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,6 +42,17 @@ EVERYBODY = "everybody"
 """Name under which all callers share the limits where no keys are asked for."""
 BURST_S = 2.0
 """Seconds whose rows a caller may save up where the settings do not say."""
+
+DEFAULT_BUDGET = 200
+"""Rows of one key a UTC day where the settings do not say (see decision 47)."""
+DEFAULT_DECIMALS = 3
+"""Digits of a score where the settings do not say and keys are asked for."""
+WRONG_AT_ONCE = 20
+"""Wrong keys that an address may present at once before it is slowed."""
+WRONG_S = 1.0
+"""Seconds after which it may present one more, and for which the refusal of one that came sooner is kept back."""
+WRONG_ADDRESSES = 4_096
+"""Addresses whose wrong keys are remembered: the newest."""
 
 DayRows = tuple[int, int]
 """(days since 1970, UTC; rows on that day)."""
@@ -66,6 +76,14 @@ class Admitted:
 
     name: str | None
     """Name of the key; None where no key is asked for."""
+    models: frozenset[str] | None = None
+    """Models that the key may ask for; None for all of them."""
+    is_operator: bool = True
+    """Whether it may see how the service stands: hosts, roles, models, figures."""
+
+    def may_ask(self, model: str) -> bool:
+        """Whether it may ask for a model, in service or not."""
+        return self.models is None or model in self.models
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +91,7 @@ class Refused:
     """A caller who may not ask, or not now."""
 
     status: int
-    """HTTP status. 401: no key, or none of ours. 429: too fast, or the day's budget is spent."""
+    """HTTP status. 401: no key, or none of ours. 429: too fast, or the day's budget is spent. 503: not just now."""
     sentence: str
     """What to do."""
     retry_after_s: int | None = None
@@ -82,16 +100,14 @@ class Refused:
 
 @dataclass(slots=True)
 class Count:
-    """What one name has used. The carrying thread writes `elsewhere` alone, the thread that answers all the rest."""
+    """What one name has used."""
 
     tokens: float
     """Rows that may come at once; below 0 after a request larger than the burst."""
     at: float
     """When there were so many, epoch seconds."""
-    here: DayRows = (0, 0)
-    """Rows that this process let pass."""
-    elsewhere: DayRows = (0, 0)
-    """Rows that other workers, and those before a restart, let pass, as of the last look."""
+    used: DayRows = (0, 0)
+    """Rows that all workers let pass, those before a restart among them."""
 
 
 def take(count: Count, rows: int, now: float, limits: Limits) -> Refused | None:
@@ -101,16 +117,9 @@ def take(count: Count, rows: int, now: float, limits: Limits) -> Refused | None:
     large for ever and the pace holds in the long run. A clock that is set back adds no tokens. `now`: epoch seconds.
     """
     day = int(now // DAY)
-    here = count.here[1] if count.here[0] == day else 0
-    used = here + (count.elsewhere[1] if count.elsewhere[0] == day else 0)
+    day, used = count.used if count.used[0] in (day, day + 1) else (day, 0)
     if limits.budget is not None and used + rows > limits.budget:
-        left = max(0, limits.budget - used)
-        return Refused(
-            429,
-            f"This key's budget of {limits.budget:,} rows a day leaves {left:,}, and {rows:,} were asked for; "
-            "ask for fewer, or again after midnight UTC.",
-            math.ceil((day + 1) * DAY - now),
-        )
+        return over(limits.budget, used, rows, now)
     if limits.rate is not None:
         burst = limits.rate * BURST_S if limits.burst is None else limits.burst
         tokens = min(burst, count.tokens + max(0.0, now - count.at) * limits.rate)
@@ -125,8 +134,37 @@ def take(count: Count, rows: int, now: float, limits: Limits) -> Refused | None:
                 wait,
             )
         count.tokens = tokens - rows
-    count.here = (day, here + rows)
+    count.used = (day, used + rows)
     return None
+
+
+def over(budget: int, used: int, rows: int, now: float) -> Refused:
+    """What is said when `rows` more than the `used` ones are beyond a day's budget. `now`: epoch seconds."""
+    return Refused(
+        429,
+        f"This key's budget of {budget:,} rows a day leaves {max(0, budget - used):,}, and {rows:,} were asked for; "
+        "ask for fewer, or again after midnight UTC.",
+        math.ceil((now // DAY + 1) * DAY - now),
+    )
+
+
+class WrongKeys:
+    """How often each address has presented a wrong key of late: a bucket per address that WRONG_AT_ONCE fill, and that
+    loses one every WRONG_S. Of more than WRONG_ADDRESSES the one that was quiet longest is forgotten."""
+
+    def __init__(self) -> None:
+        self._filled: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """Address → (how full its bucket is, as of when)."""
+
+    def is_too_fast(self, address: str, now: float) -> bool:
+        """Count a wrong key from an address at `now` (seconds of any clock); whether it came too soon."""
+        filled, at = self._filled.pop(address, (0.0, now))
+        filled = max(0.0, filled - max(0.0, now - at) / WRONG_S)
+        is_too_fast = filled + 1 > WRONG_AT_ONCE
+        self._filled[address] = (filled if is_too_fast else filled + 1, now)
+        if len(self._filled) > WRONG_ADDRESSES:
+            self._filled.popitem(last=False)
+        return is_too_fast
 
 
 def rounded(score: float, decimals: int | None) -> float:
@@ -143,23 +181,38 @@ class Access:
         *,
         limits: Limits | None = None,
         folder: Path | None = None,
+        operators: tuple[str, ...] = (),
+        unlimited: tuple[str, ...] = (),
         now: float = 0.0,
     ) -> None:
-        """`folder` is where the day's counts are stored (None: in memory only), `now` the time in epoch seconds.
-
-        Raises BadInput for malformed keys.
+        """`folder` is where the day's counts lie (None: in memory only), `operators` the names of keys that may see how
+        the service stands, `unlimited` of those without a budget, `now` the time in epoch seconds. Raises BadInput for
+        malformed keys, and for a name without one.
         """
         self.limits = limits or Limits()
-        self._keys = parse(keys)
-        names = sorted({name for name, _ in self._keys}) or [EVERYBODY]
+        self.wrong_keys = WrongKeys()
+        self._keys = [(Admitted(key.name, key.models, key.name in operators), key.digest) for key in parse(keys)]
+        for setting, named in (("TILTYARD_SERVE_OPERATORS", operators), ("TILTYARD_SERVE_TRUSTED", unlimited)):
+            if lacking := sorted(set(named) - set(self.names)) if self._keys else []:
+                raise BadInput(
+                    f"{setting} names {lacking[0]}, of whom TILTYARD_SERVE_KEYS has no key; the names "
+                    f"there are {', '.join(self.names)}."
+                )
+        self._unlimited = frozenset(unlimited)
+        names = self.names or (EVERYBODY,)
         full = math.inf  # a bucket begins full, and `take` cuts it to the burst
         self._counts = {name: Count(tokens=full, at=now) for name in names}
-        self._budget = _Budget(folder, self._counts) if folder and self.limits.budget is not None else None
+        self._of_host: HostCount | None = None
+        if folder and self.limits.budget is not None:
+            try:
+                self._of_host = HostCount(folder, names)
+            except OSError as error:  # a full disk must not stop the service, whose own count still holds
+                log.warning("the day's budgets cannot be kept in %s, and each worker counts alone: %s", folder, error)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the keys; empty where no key is asked for."""
-        return tuple(sorted({name for name, _ in self._keys}))
+        return tuple(sorted({caller.name for caller, _ in self._keys if caller.name}))
 
     def who(self, presented: bytes | None) -> Admitted | Refused:
         """Whose key this is; asked before the body is read. Takes the same time whichever key it is near."""
@@ -169,16 +222,42 @@ class Access:
             return Refused(401, "Send your API key in the header X-API-Key.")
         digest = hashlib.sha256(presented).digest()
         owner = None
-        for name, digest_of_key in self._keys:
+        for caller, digest_of_key in self._keys:
             if hmac.compare_digest(digest, digest_of_key):
-                owner = name  # the other keys are compared all the same, so that the time does not say which it was
+                owner = caller  # the other keys are compared all the same, so that the time does not say which it was
         if owner is None:
             return Refused(401, "This API key is not known here; ask who runs the service for one.")
-        return Admitted(owner)
+        return owner
+
+    def limits_of(self, name: str | None) -> Limits:
+        """What a name may ask for."""
+        return replace(self.limits, budget=None) if name in self._unlimited else self.limits
 
     def take(self, name: str | None, rows: int, now: float) -> Refused | None:
         """Let `rows` of `name` pass at `now` (epoch seconds), or say why not."""
-        return take(self._counts[name or EVERYBODY], rows, now, self.limits)
+        name = name or EVERYBODY
+        count, limits = self._counts[name], self.limits_of(name)
+        if self._of_host is None or limits.budget is None:
+            return take(count, rows, now, limits)
+        try:
+            with self._of_host:
+                count.used = self._of_host.read(name, int(now // DAY))
+                refused = take(count, rows, now, limits)
+                if refused is None:
+                    self._of_host.write(name, count.used)
+                return refused
+        except Busy:
+            return Refused(503, "The day's budget cannot be counted just now; ask again.", 1)
+
+    def give_back(self, name: str | None, rows: int) -> None:
+        """Rows that passed here and were refused elsewhere."""
+        name = name or EVERYBODY
+        count = self._counts[name]
+        with suppress(Busy), self._of_host or nullcontext():
+            day, used = self._of_host.read(name, count.used[0]) if self._of_host else count.used
+            count.used = (day, max(0, used - rows))
+            if self._of_host:
+                self._of_host.write(name, count.used)
 
     def check(self, presented: bytes | None, rows: int, now: float) -> Admitted | Refused:
         """`who`, then `take`."""
@@ -187,15 +266,11 @@ class Access:
             return caller
         return self.take(caller.name, rows, now) or caller
 
-    def start(self) -> None:
-        """Carry the day's counts to disk from now on, once a second, in a thread."""
-        if self._budget:
-            self._budget.start()
-
     def close(self) -> None:
-        """Carry the rest, and end the thread."""
-        if self._budget:
-            self._budget.close()
+        """Let go of the file of the counts, which are in it."""
+        if self._of_host:
+            self._of_host.close()
+            self._of_host = None
 
 
 def access(settings: Settings, now: float) -> Access:
@@ -205,17 +280,45 @@ def access(settings: Settings, now: float) -> Access:
         ("serve_burst", settings.serve_burst),
         ("serve_budget", settings.serve_budget),
     ):
-        if value is not None and not (math.isfinite(value) and value > 0):
+        if value is not None and not (math.isfinite(value) and (value > 0 or (name, value) == ("serve_budget", 0))):
             raise BadInput(
-                f"TILTYARD_{name.upper()} is {value:g}; give a number above 0, or leave it out for no limit."
+                f"TILTYARD_{name.upper()} is {value:g}; give a number above 0, or "
+                f"{'0 for no limit' if name == 'serve_budget' else 'leave it out for no limit'}."
             )
     if settings.serve_burst is not None and settings.serve_rate is None:
         raise BadInput("TILTYARD_SERVE_BURST says nothing without TILTYARD_SERVE_RATE; set that, too.")
     if settings.serve_decimals is not None and not 0 <= settings.serve_decimals <= 15:
         raise BadInput(f"TILTYARD_SERVE_DECIMALS is {settings.serve_decimals}; give 0 to 15, or leave it out.")
     keys = settings.serve_keys.get_secret_value() if settings.serve_keys else None
-    limits = Limits(settings.serve_rate, settings.serve_burst, settings.serve_budget)
-    return Access(keys, limits=limits, folder=settings.home / "serving", now=now)
+    limits = Limits(settings.serve_rate, settings.serve_burst, budget(settings))
+    return Access(
+        keys,
+        limits=limits,
+        folder=settings.home / "serving",
+        operators=settings.serve_operators,
+        unlimited=settings.serve_trusted,
+        now=now,
+    )
+
+
+def budget(settings: Settings) -> int | None:
+    """Rows a day that one name may ask for who is not trusted; None for no limit. Where keys are asked for there is one
+    by default."""
+    if settings.serve_budget is None:
+        return DEFAULT_BUDGET if settings.serve_keys else None
+    return settings.serve_budget or None
+
+
+def decimals(settings: Settings) -> int | None:
+    """Digits of an answered score; None for all of them. Where keys are asked for it is rounded by default."""
+    if settings.serve_decimals is None:
+        return DEFAULT_DECIMALS if settings.serve_keys else None
+    return settings.serve_decimals
+
+
+def explains(settings: Settings) -> bool:
+    """Whether explanations are given, and the pages that describe the service."""
+    return is_loopback(settings.serve_host) if settings.serve_explain is None else settings.serve_explain
 
 
 def refuse_open(host: str, keys: str | None) -> None:
@@ -235,34 +338,56 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def parse(keys: str | None) -> tuple[tuple[str, bytes], ...]:
-    """`name:sha256,name:sha256` as (name, digest) pairs. A name may stand twice, while its key is being changed.
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What the service knows of a key."""
 
-    Raises BadInput; its sentence names the entry's place and name, never its digest.
+    name: str
+    """Name of its user."""
+    digest: bytes
+    """SHA-256 of the key."""
+    models: frozenset[str] | None = None
+    """Models that it may ask for; None for all."""
+
+
+def parse(keys: str | None) -> tuple[Key, ...]:
+    """`name:sha256,name:sha256:model,model` as keys. A name may stand twice, while its key is being changed.
+
+    What has no colon is one more model of the key before it. Raises BadInput; its sentence names the entry's place and
+    name, never its digest.
     """
-    pairs: list[tuple[str, bytes]] = []
-    for place, entry in enumerate((keys or "").split(","), 1):
-        if not entry.strip():
-            continue
-        name, _, digest = entry.strip().partition(":")
+    parts: list[list[str]] = []
+    for part in (keys or "").split(","):
+        if ":" not in part and parts and len(parts[-1]) > 2:
+            parts[-1].append(part.strip())
+        elif part.strip():
+            parts.append([piece.strip() for piece in part.strip().split(":", 2)])
+    known: list[Key] = []
+    for place, (name, *rest) in enumerate(parts, 1):
         if not NAME.fullmatch(name):
             raise BadInput(
                 f"Entry {place} of TILTYARD_SERVE_KEYS has no usable name (lower-case letters, digits and _.-, 64 at "
                 "most); make one with tiltyard keys new NAME."
             )
-        if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        if not rest or not re.fullmatch(r"[0-9a-fA-F]{64}", rest[0]):
             raise BadInput(
                 f"The key '{name}' in TILTYARD_SERVE_KEYS is not followed by a SHA-256 (64 hexadecimal digits); make "
                 f"one with tiltyard keys new {name}."
             )
-        pairs.append((name, bytes.fromhex(digest)))
-    digests = [digest for _, digest in pairs]
-    for name, own_digest in pairs:
-        if digests.count(own_digest) > 1:
-            raise BadInput(f"The key '{name}' is in TILTYARD_SERVE_KEYS twice; give every entry a key of its own.")
-    if keys and keys.strip() and not pairs:
+        models = rest[1:]
+        if not all(re.fullmatch(r"[a-z][a-z0-9_]*", model) for model in models):
+            raise BadInput(
+                f"The key '{name}' in TILTYARD_SERVE_KEYS is bound to what is no model's name; write "
+                f"{name}:SHA256:model,model, or {name}:SHA256 for all models."
+            )
+        known.append(Key(name, bytes.fromhex(rest[0]), frozenset(models) or None))
+    digests = [key.digest for key in known]
+    for key in known:
+        if digests.count(key.digest) > 1:
+            raise BadInput(f"The key '{key.name}' is in TILTYARD_SERVE_KEYS twice; give every entry a key of its own.")
+    if keys and keys.strip() and not known:
         raise BadInput("TILTYARD_SERVE_KEYS holds no key; give name:sha256 entries, or leave it out.")
-    return tuple(pairs)
+    return tuple(known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,76 +417,3 @@ def new(name: str) -> NewKey:
         )
     key = PREFIX + secrets.token_urlsafe(32)
     return NewKey(name=name, key=key, entry=f"{name}:{hashlib.sha256(key.encode()).hexdigest()}")
-
-
-@dataclass
-class _Budget:
-    """The day's counts of all workers in one small file: each adds what it has let pass, and reads the sum."""
-
-    folder: Path
-    """Where the file lies."""
-    counts: Mapping[str, Count]
-    """Name → what it has used."""
-    _carried: dict[str, DayRows] = field(default_factory=dict)
-    """Name → rows of this process that are in the file."""
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-    _has_warned: bool = False
-
-    def __post_init__(self) -> None:
-        # Without the lock, since the file is replaced whole; a worker that hangs must not keep others from starting.
-        for name, used in self._read().items():
-            if name in self.counts:
-                self.counts[name].elsewhere = used
-
-    def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="budget", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._stop.set()
-        if self._thread:
-            self._thread.join(5)
-
-    def _run(self) -> None:
-        while True:
-            last = self._stop.wait(1.0)
-            try:
-                self.carry()
-                self._has_warned = False
-            except OSError as error:  # a full disk must not stop the service, whose own count still holds
-                if not self._has_warned:
-                    log.warning("the day's budgets cannot be kept in %s: %s", self.folder, error)
-                self._has_warned = True
-            if last:
-                return
-
-    def carry(self) -> None:
-        """Add to the file what this process let pass since the last time, and read what other processes did."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "budget.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            totals = self._read()
-            for name, count in self.counts.items():
-                day, used = count.here  # read at once, since the thread that answers may begin a new day meanwhile
-                day_in_file, total = totals.get(name, (day, 0))
-                if day_in_file == day + 1:  # another worker's clock has passed midnight already: this day is over
-                    continue
-                carried = self._carried.get(name, (day, 0))
-                more = used - carried[1] if carried[0] == day else used
-                totals[name] = (day, more + (total if day_in_file == day else 0))
-                self._carried[name] = (day, used)
-                count.elsewhere = (day, totals[name][1] - used)
-            with whole(self.folder / "budget.json") as part:
-                part.write_text(json.dumps({name: list(pair) for name, pair in sorted(totals.items())}))
-
-    def _read(self) -> dict[str, DayRows]:
-        """Name → rows of all processes."""
-        try:
-            content = json.loads((self.folder / "budget.json").read_bytes())
-            return {str(name): (int(day), int(used)) for name, (day, used) in content.items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            log.warning("the day's budgets in %s cannot be read and begin again: %s", self.folder, error)
-            return {}

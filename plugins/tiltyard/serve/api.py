@@ -154,7 +154,7 @@ _SECURED: JsonObject = {
 PREDICT: Route = {
     "response_model": None,
     "summary": "Score rows",
-    "responses": {200: {"model": PredictResponse}, **_refusals(400, 401, 403, 404, 409, 413, 415, 422, 429)},
+    "responses": {200: {"model": PredictResponse}, **_refusals(400, 401, 403, 404, 409, 413, 415, 422, 429, 503)},
     "openapi_extra": _body(
         {"rows": [{"entity_id": ENTITY}]},
     ),
@@ -175,6 +175,7 @@ HEALTH: Route = {"response_model": None, "summary": "Alive?", "responses": {200:
 READY: Route = {
     "response_model": None,
     "summary": "Ready?",
+    "openapi_extra": _SECURED,
     "responses": {200: {"model": dict[str, Any]}, 503: {"model": dict[str, Any], "description": "not yet"}},
 }
 METRICS: Route = {
@@ -182,7 +183,7 @@ METRICS: Route = {
     "summary": "Metrics",
     "responses": {
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"},
-        **_refusals(401, 429),
+        **_refusals(401, 403, 429),
     },
     "openapi_extra": _SECURED,
 }

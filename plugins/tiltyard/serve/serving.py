@@ -28,10 +28,12 @@ from tiltyard import postgres
 from tiltyard.errors import TiltyardError, Unavailable
 from tiltyard.online import lookup
 from tiltyard.online.connection import connect
+from tiltyard.online.redis_store import RedisStore
 from tiltyard.serve import access, fallback, timeslice
-from tiltyard.serve.access import Refused, rounded
+from tiltyard.serve.access import Admitted, Refused, rounded
 from tiltyard.serve.contribution import Explainer
 from tiltyard.serve.deadlines import Deadlines
+from tiltyard.serve.door import Door, neighbourhood
 from tiltyard.serve.headers import is_longer, media_type
 from tiltyard.serve.incoming import IncomingRow, Rejected, parsed, rows_of
 from tiltyard.serve.lane import Lane
@@ -50,6 +52,8 @@ FIRST_S = 30.0
 """Seconds for which the first start on a machine waits for models' files: until they come it has safe defaults only."""
 DELIVER_S = 600.0
 """Seconds that one delivery of the request log may take; the next one brings the rest."""
+KEPT_BACK = 64
+"""Refusals of wrong keys that are kept back at once at most; others go out at once, and end their connection."""
 JSON = b"application/json"
 _TOO_LARGE = "The body is larger than {} bytes; send fewer rows at once."
 
@@ -57,14 +61,21 @@ _TOO_LARGE = "The body is larger than {} bytes; send fewer rows at once."
 class Service:
     """All that a serving process is made of: the models in service, the store of features, the log."""
 
-    def __init__(self, settings: Settings, now: Callable[[], float], *, delivers: bool) -> None:
+    def __init__(
+        self, settings: Settings, now: Callable[[], float], *, delivers: bool, door: Door | None = None
+    ) -> None:
         self.settings = settings
         self._delivers = delivers
+        self._door = door
         self.now = now
         self.servables = Servables(settings)
         self.store = connect(settings)
         self.spool = Spool(settings.spool)
         self.access = access.access(settings, time.time())
+        self._decimals = access.decimals(settings)
+        self._explains = access.explains(settings)
+        self._kept_back = 0
+        """Refusals of wrong keys that are kept back at this moment."""
         self.explainer = Explainer(settings.home)
         self.metrics = Metrics(
             {
@@ -72,6 +83,15 @@ class Service:
                 "tiltyard_log_dropped": ("Records the request log could not take.", lambda: self.spool.dropped),
                 "tiltyard_ledger_age_seconds": ("Since the ledger was heard; -1: never.", self.ledger_age),
                 "tiltyard_models": ("Models in service.", lambda: len(self.servables.current)),
+                "tiltyard_connections": ("Connections.", lambda: len(self._door.inside) if self._door else 0),
+                "tiltyard_connections_turned_away": (
+                    "Connections for which there was no room.",
+                    lambda: self._door.turned_away if self._door else 0,
+                ),
+                "tiltyard_connections_sent_away": (
+                    "Connections over their time, or that gave their place to a newcomer.",
+                    lambda: self._door.sent_away if self._door else 0,
+                ),
             }
         )
         self._boot = uuid.uuid4().hex[:12]
@@ -98,7 +118,6 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._loop)
         timeslice.shorten()
-        self.access.start()
         is_first = not self.servables.restore()
         if is_first:
             self.servables.refresh()
@@ -174,8 +193,8 @@ class Service:
         began = time.perf_counter()
         try:
             headers = dict(scope["headers"])
-            who = self._who(headers)
-            servable = self._servable(model)
+            caller = await self._who(scope, headers)
+            servable, who = self._servable(model, caller), caller.name
             body = await self._body(headers, receive)
             content = parsed(body)
             rows, request_id = rows_of(content, servable, self.now(), self.settings.serve_max_rows)
@@ -193,10 +212,12 @@ class Service:
         self, servable: Servable, rows: Sequence[IncomingRow], request_id: str, who: str | None, began: float
     ) -> bytes:
         """The response's body, after its rows were written to the log. Raises Rejected over the caller's limits."""
-        if (refused := self.access.take(who, len(rows), time.time())) is not None:
-            raise _refused(refused)
+        await self._pay(who, len(rows))
         answers = await self._answers(servable, rows)
         answer = self._log(servable, rows, answers, request_id, who, began)
+        if answer is None:
+            self.access.give_back(who, len(rows))
+            raise Rejected(503, "The answer cannot be put into the request log, and is not given without; ask again.")
         self.metrics.observe(servable.spec.name, time.perf_counter() - began)
         self._queue_shadow(servable, rows, request_id)
         return answer
@@ -220,12 +241,15 @@ class Service:
 
     async def _explained(self, model: str, request: Request) -> Response:
         headers = dict(request.scope["headers"])
-        who = self._who(headers)
-        servable = self._servable(model)
+        caller = await self._who(request.scope, headers)
+        if not self._explains:
+            raise Rejected(
+                403, "Explanations are not given here; whoever runs the service may set TILTYARD_SERVE_EXPLAIN."
+            )
+        servable = self._servable(model, caller)
         content = parsed(await self._body(headers, request.receive))
         rows, request_id = rows_of(content, servable, self.now(), 1)
-        if (refused := self.access.take(who, 1, time.time())) is not None:
-            raise _refused(refused)
+        await self._pay(caller.name, 1)
         await self._look_up(servable, rows)
         version = servable.champion or servable.previous
         if version is None:
@@ -247,7 +271,7 @@ class Service:
             explained = await self.explainer.ask(servable.roster.versions[version.number], values)
         except Unavailable as error:
             raise Rejected(503, str(error)) from None
-        decimals = self.settings.serve_decimals
+        decimals = self._decimals
         return _json(
             {
                 "request_id": request_id or self._new_id(),
@@ -264,19 +288,56 @@ class Service:
     def _new_id(self) -> str:
         return f"{self._boot}-{next(self._numbers):x}"
 
-    def _servable(self, model: str) -> Servable:
+    def _servable(self, model: str, caller: Admitted) -> Servable:
+        if not caller.may_ask(model):
+            own = ", ".join(sorted(caller.models or ()))
+            raise Rejected(403, f"This API key may not ask for '{model[:60]}'; its models are: {own}.")
         servable = self.servables.current.get(model)
         if servable is None:
-            models = ", ".join(sorted(self.servables.current)) or "none yet"
+            models = ", ".join(filter(caller.may_ask, sorted(self.servables.current))) or "none yet"
             raise Rejected(404, f"There is no model '{model[:60]}' in service; the models are: {models}.")
         return servable
 
-    def _who(self, headers: Mapping[bytes, bytes]) -> str | None:
-        """Name of the caller's API key; None where no key is asked for. Raises Rejected without a good one."""
-        caller = self.access.who(headers.get(b"x-api-key"))
-        if isinstance(caller, Refused):
-            raise _refused(caller)
-        return caller.name
+    async def _who(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Admitted:
+        """The caller, by the API key. Raises Rejected without a good one, later where many came before."""
+        presented = headers.get(b"x-api-key")
+        caller = self.access.who(presented)
+        if isinstance(caller, Admitted):
+            return caller
+        address = neighbourhood(scope["client"][0]) if scope.get("client") else ""
+        if presented and self.access.wrong_keys.is_too_fast(address, time.monotonic()):
+            if self._kept_back < KEPT_BACK:
+                self._kept_back += 1
+                try:
+                    await asyncio.sleep(access.WRONG_S)
+                finally:
+                    self._kept_back -= 1
+            raise Rejected(
+                429,
+                "Too many wrong API keys came from this address; send the right one, or one a second.",
+                {"Retry-After": "1", "Connection": "close"},
+            )
+        raise _refused(caller)
+
+    async def _pay(self, who: str | None, rows: int) -> None:
+        """Let `rows` pass, of this host and of all that share its Redis. Raises Rejected over the caller's limits."""
+        now, budget = time.time(), self.access.limits_of(who).budget
+        if (refused := self.access.take(who, rows, now)) is not None:
+            raise _refused(refused)
+        if budget is None or not isinstance(self.store, RedisStore):
+            return
+        try:
+            used = await self.store.spend(who or access.EVERYBODY, int(now // access.DAY), rows, budget)
+            self._troubles.pop("budget", None)
+        except Unavailable as error:
+            trouble = f"budget: {error} Each host counts alone."
+            if self._troubles.get("budget") != trouble:
+                log.warning("%s", trouble)
+            self._troubles["budget"] = trouble
+            return
+        if used is not None:
+            self.access.give_back(who, rows)
+            raise _refused(access.over(budget, used, rows, now))
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The request's whole body. Raises Rejected for one that is too large, or no JSON by what it says of itself."""
@@ -356,9 +417,9 @@ class Service:
         request_id: str,
         who: str | None,
         began: float,
-    ) -> bytes:
-        """Write every row to the log, count it, and give the response's body."""
-        model, decimals = servable.spec.name, self.settings.serve_decimals
+    ) -> bytes | None:
+        """Write every row to the log, count it, and give the response's body. None: the log does not take it."""
+        model, decimals = servable.spec.name, self._decimals
         scored_at = datetime.fromtimestamp(self.now(), UTC)
         latency_us = round((time.perf_counter() - began) * 1e6)
         records, predictions = [], []
@@ -403,33 +464,45 @@ class Service:
             if items and answer.tier == "safe_default":
                 prediction["items"] = items
             predictions.append(prediction)
+        if not self.spool.write(records) and not self.settings.serve_unlogged:
+            return None
+        for answer in answers:
             self.metrics.count(self.metrics.answers, model, answer.tier, answer.reason)
-        self.spool.write(records)
         return orjson.dumps({"request_id": request_id, "model": model, "predictions": predictions})
 
     # -- about the service --------------------------------------------------------------------------------------
 
-    def models(self, request: Request) -> Response:
-        """Every model in service. Raises Rejected without a good key."""
-        self._who(dict(request.scope["headers"]))
-        return _json([_described(servable) for _, servable in sorted(self.servables.current.items())])
+    async def models(self, request: Request) -> Response:
+        """The models in service that the caller may ask for. Raises Rejected without a good key."""
+        caller = await self._who(request.scope, dict(request.scope["headers"]))
+        current = sorted(self.servables.current.items())
+        return _json([_described(servable) for name, servable in current if caller.may_ask(name)])
 
-    def ready(self) -> Response:
-        """Whether it may have traffic, and what is not as it should be."""
+    def ready(self, request: Request) -> Response:
+        """Whether it may have traffic; and what is not as it should be, for those who may see that."""
         current = self.servables.current
-        body = {
-            "status": "ready" if current else "no model is in service",
-            "models": len(current),
-            "ledger_age_s": None if self.servables.heard_at is None else round(self.ledger_age(), 1),
-            "trouble": "; ".join(filter(None, [self.servables.trouble, *self._troubles.copy().values()])) or None,
-            "refused": {name: servable.unloaded for name, servable in sorted(current.items()) if servable.unloaded},
-            "log_dropped": self.spool.dropped,
-        }
+        body: dict[str, object] = {"status": "ready" if current else "no model is in service"}
+        caller = self.access.who(dict(request.scope["headers"]).get(b"x-api-key"))
+        if isinstance(caller, Admitted) and caller.is_operator:
+            troubles = [self.servables.trouble, *self._troubles.copy().values()]
+            body |= {
+                "models": len(current),
+                "ledger_age_s": None if self.servables.heard_at is None else round(self.ledger_age(), 1),
+                "trouble": "; ".join(filter(None, troubles)) or None,
+                "refused": {name: servable.unloaded for name, servable in sorted(current.items()) if servable.unloaded},
+                "log_dropped": self.spool.dropped,
+            }
         return _json(body, 200 if current else 503)
 
-    def page(self, request: Request) -> Response:
-        """Metrics for Prometheus. Raises Rejected without a good key."""
-        self._who(dict(request.scope["headers"]))
+    async def page(self, request: Request) -> Response:
+        """Metrics for Prometheus. Raises Rejected without the key of an operator."""
+        caller = await self._who(request.scope, dict(request.scope["headers"]))
+        if not caller.is_operator:
+            raise Rejected(
+                403,
+                "This API key may not read the metrics; whoever runs the service may name it in "
+                "TILTYARD_SERVE_OPERATORS.",
+            )
         return Response(self.metrics.page(self.servables.current), media_type=CONTENT_TYPE_LATEST)
 
     # -- shadow ---------------------------------------------------------------------------------------------

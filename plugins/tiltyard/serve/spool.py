@@ -76,8 +76,9 @@ class Spool:
         self._thread = threading.Thread(target=self._look_after, name="spool", daemon=True)
         self._thread.start()
 
-    def write(self, records: Sequence[bytes]) -> None:
-        """Write all of `records` in one system call, or none: then they are counted as dropped."""
+    def write(self, records: Sequence[bytes]) -> bool:
+        """Write all of `records` in one system call, or none: then they are counted as dropped. Whether they were
+        written."""
         with self._guard:
             number = self._number
             parts: list[bytes] = []
@@ -97,12 +98,13 @@ class Spool:
                     self._size += length
                     self._last = number
                     self.written += len(records)
-                    return
+                    return True
                 self._cut()  # the disk took only a part
             except OSError:
                 pass
             self.dropped += len(records)
             self._say()
+            return False
 
     def close(self) -> None:
         """Seal what is open, and leave everything to the deliverer."""

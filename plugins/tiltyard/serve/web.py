@@ -1,6 +1,7 @@
 """The service over HTTP: its routes, and `tiltyard serve`. FastAPI on uvicorn, on loopback by default."""
 
 import gc
+import math
 import os
 import re
 import shutil
@@ -20,7 +21,8 @@ from starlette.types import Receive, Scope, Send
 from tiltyard import clock, redaction
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.ledger import Ledger
-from tiltyard.serve import access, api
+from tiltyard.serve import access, api, door
+from tiltyard.serve.door import Door
 from tiltyard.serve.incoming import Rejected
 from tiltyard.serve.metrics import FOLDER
 from tiltyard.serve.serving import Service, refusal
@@ -49,14 +51,17 @@ class App:
         *,
         delivers: bool = False,
         started: Callable[[], None] = lambda: None,
+        door: Door | None = None,
     ) -> None:
         """`now` is the service's clock in epoch seconds: another one than time.time for data of the past.
 
         `delivers`: whether it also brings the request log to the lake. `started` is called before the first answer.
+        `door`: who counts the connections, where they come over uvicorn.
         """
-        self._make: Callable[[], Service] = lambda: Service(settings, now, delivers=delivers)
+        self._make: Callable[[], Service] = lambda: Service(settings, now, delivers=delivers, door=door)
         self._started = started
         self._service: Service | None = None
+        self._is_described = access.explains(settings)
         self.routes = self._routes()
 
     @property
@@ -82,8 +87,10 @@ class App:
         self._service.stop()
 
     def _routes(self) -> FastAPI:
-        app = FastAPIOffline(
+        app = (FastAPIOffline if self._is_described else FastAPI)(
             redoc_url=None,
+            docs_url="/docs" if self._is_described else None,
+            openapi_url="/openapi.json" if self._is_described else None,
             title="Tiltyard",
             version="1",
             summary="Predictions of every model in service, whatever breaks.",
@@ -104,7 +111,7 @@ class App:
         @app.get("/v1/models", **api.MODELS)
         async def models(request: Request) -> Response:
             """Every model in service: its versions, its features, how its tiers are doing."""
-            return self.service.models(request)
+            return await self.service.models(request)
 
         @app.get("/healthz", **api.HEALTH)
         async def healthz() -> Response:
@@ -112,14 +119,14 @@ class App:
             return Response(b'{"status": "ok"}', media_type="application/json")
 
         @app.get("/readyz", **api.READY)
-        async def readyz() -> Response:
-            """May it have traffic? 503 until a model is in service. Names what is not as it should be."""
-            return self.service.ready()
+        async def readyz(request: Request) -> Response:
+            """May it have traffic? 503 until a model is in service. Tells operators what is not as it should be."""
+            return self.service.ready(request)
 
         @app.get("/metrics", **api.METRICS)
         async def metrics(request: Request) -> Response:
             """For Prometheus."""
-            return self.service.page(request)
+            return await self.service.page(request)
 
         @app.exception_handler(Rejected)
         async def rejected(_: Request, error: Rejected) -> Response:
@@ -128,7 +135,8 @@ class App:
         @app.exception_handler(HTTPException)
         async def no_route(request: Request, error: HTTPException) -> Response:
             what = f"{request.method} {request.url.path[:100]}"
-            sentence = f"There is no {what} here ({error.detail}); /docs shows what there is."
+            described = "; /docs shows what there is" if self._is_described else ""
+            sentence = f"There is no {what} here ({error.detail}){described}."
             return refusal(Rejected(error.status_code, sentence, error.headers))
 
         return app
@@ -141,7 +149,7 @@ def from_environment() -> App:
     settings = Settings()
     sys.setswitchinterval(SWITCH_S)
     now = (lambda: time.time() + shift) if shift else time.time
-    return App(settings, now, delivers=settings.serve_deliver_s > 0, started=_settle)
+    return App(settings, now, delivers=settings.serve_deliver_s > 0, started=_settle, door=door.here())
 
 
 def _settle() -> None:
@@ -185,7 +193,13 @@ def serve(settings: Settings, as_of: datetime | None, say: Callable[[str], None]
     access.refuse_open(settings.serve_host, keys)
     _check_port(settings)
     address = f"http://{settings.serve_host}:{settings.serve_port}"
-    say(f"Serving on {address} (try {address}/docs, {address}/readyz). Ctrl-C ends it.")
+    page = "docs" if access.explains(settings) else "healthz"
+    say(f"Serving on {address} (try {address}/{page}, {address}/readyz). Ctrl-C ends it.")
+    if (most := door.terms(settings).most) < settings.serve_connections:
+        say(
+            f"Each process takes {most:,} connections, not {settings.serve_connections:,}: of the files that it may "
+            f"open (ulimit -n), {door.KEPT_BACK} are kept for log and models."
+        )
     if settings.serve_workers > 1:
         folder = settings.home / "serving" / "metrics"
         shutil.rmtree(folder, ignore_errors=True)
@@ -199,11 +213,13 @@ def serve(settings: Settings, as_of: datetime | None, say: Callable[[str], None]
         port=settings.serve_port,
         workers=settings.serve_workers if settings.serve_workers > 1 else None,
         loop="uvloop",
-        http="httptools",
+        http="tiltyard.serve.door:Connection",
+        ws="none",
         access_log=False,
         log_level="warning",
         server_header=False,
-        proxy_headers=False,  # the service does not look at where a request came from
+        proxy_headers=False,  # what a caller says of his address is not believed
+        timeout_keep_alive=math.ceil(settings.serve_rest_s),
         timeout_graceful_shutdown=10,
     )
 

@@ -1,7 +1,8 @@
 """Keys, pace and budget: who is let in, how much, and what a restart remembers."""
 
 import json
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ def made(*names: str) -> tuple[str, dict[str, bytes]]:
 def test_a_key_lets_in_its_owner_and_nobody_else() -> None:
     entries, keys = made("billing", "desk")
     access = Access(entries, now=MORNING)
-    assert access.check(keys["desk"], 1, MORNING) == Admitted("desk")
-    assert access.check(keys["billing"], 1, MORNING) == Admitted("billing")
+    assert access.check(keys["desk"], 1, MORNING) == Admitted("desk", is_operator=False)
+    assert access.check(keys["billing"], 1, MORNING) == Admitted("billing", is_operator=False)
     for presented in (
         None,
         b"",
@@ -57,11 +58,58 @@ def test_a_name_may_have_two_keys_which_share_its_limits() -> None:
     entries, keys = made("desk")
     more, others = made("desk")
     access = Access(f"{entries}, {more}", limits=Limits(budget=3), now=MORNING)
-    assert access.check(keys["desk"], 2, MORNING) == Admitted("desk")
+    assert access.check(keys["desk"], 2, MORNING) == Admitted("desk", is_operator=False)
     refused = access.check(others["desk"], 2, MORNING)
     assert isinstance(refused, Refused)
     assert "leaves 1" in refused.sentence
     assert access.names == ("desk",)
+
+
+def test_a_key_may_be_bound_to_models_and_others_are_not() -> None:
+    a, b, c = made("a", "b", "c")[0].split(",")
+    known = module.parse(f"{a}:churn,sla_breach, {b},{c}:churn")
+    assert [key.models for key in known] == [frozenset({"churn", "sla_breach"}), None, frozenset({"churn"})]
+    assert Admitted("a", known[0].models).may_ask("churn")
+    assert not Admitted("a", known[0].models).may_ask("flight_delay")
+    assert Admitted("b").may_ask("flight_delay")
+
+
+def test_operators_are_names_of_keys() -> None:
+    entries, keys = made("desk", "prometheus")
+    access = Access(entries, operators=("prometheus",))
+    assert access.who(keys["prometheus"]) == Admitted("prometheus")
+    assert access.who(keys["desk"]) == Admitted("desk", is_operator=False)
+    with pytest.raises(BadInput, match="TILTYARD_SERVE_OPERATORS names promethus"):
+        Access(entries, operators=("promethus",))
+
+
+def test_where_keys_are_asked_for_there_is_a_budget_and_scores_are_rounded(tmp_path: Path) -> None:
+    entries, _ = made("desk")
+    keyed, open_ = Settings(home=tmp_path, serve_keys=entries), Settings(home=tmp_path)
+    assert (module.budget(keyed), module.decimals(keyed)) == (module.DEFAULT_BUDGET, module.DEFAULT_DECIMALS)
+    assert (module.budget(open_), module.decimals(open_)) == (None, None)
+    own = Settings(home=tmp_path, serve_keys=entries, serve_budget=0, serve_decimals=15)
+    assert (module.budget(own), module.decimals(own)) == (None, 15)
+    assert module.access(own, MORNING).limits == Limits()
+    more, _ = made("nightly")
+    trusting = module.access(
+        Settings(home=tmp_path, serve_keys=f"{entries},{more}", serve_trusted=("nightly",)), MORNING
+    )
+    assert trusting.limits_of("desk").budget == module.DEFAULT_BUDGET
+    assert trusting.limits_of("nightly").budget is None
+    assert isinstance(trusting.take("desk", module.DEFAULT_BUDGET + 1, MORNING), Refused)
+    assert trusting.take("nightly", module.DEFAULT_BUDGET + 1, MORNING) is None
+
+
+def test_wrong_keys_are_slowed_by_address_and_few_addresses_are_remembered() -> None:
+    wrong = module.WrongKeys()
+    assert not any(wrong.is_too_fast("10.0.0.1", 0) for _ in range(module.WRONG_AT_ONCE))
+    assert wrong.is_too_fast("10.0.0.1", 0.5)
+    assert not wrong.is_too_fast("10.0.0.2", 0.5)
+    assert not wrong.is_too_fast("10.0.0.1", 1.5)
+    for number in range(2 * module.WRONG_ADDRESSES):
+        wrong.is_too_fast(str(number), 2)
+    assert len(wrong._filled) == module.WRONG_ADDRESSES
 
 
 def test_without_keys_all_callers_share_the_limits() -> None:
@@ -80,6 +128,8 @@ def test_without_keys_all_callers_share_the_limits() -> None:
         (f"a:{'a' * 64},the desk:{'b' * 64}", "Entry 2"),
         (f"a:{'a' * 64},b:{'A' * 64}", "twice"),
         (" , ", "holds no key"),
+        (f"a:{'a' * 64}:", "bound to what is no model's name"),
+        (f"a:{'a' * 64}:churn,Sla Breach", "bound to what is no model's name"),
     ],
 )
 def test_malformed_keys_are_refused_and_digests_are_not_told(keys: str, sentence: str) -> None:
@@ -167,58 +217,64 @@ def test_the_budget_survives_a_restart_and_is_shared_by_workers(tmp_path: Path) 
         return Access(entries, limits=Limits(budget=100), folder=tmp_path / "serving", now=now)
 
     one, two = worker(), worker()
-    assert one.check(keys["desk"], 40, MORNING) == Admitted("desk")
-    assert two.check(keys["desk"], 50, MORNING) == Admitted("desk")
-    for each in (one, two, one):
-        each._budget.carry()
+    assert one.check(keys["desk"], 40, MORNING) == Admitted("desk", is_operator=False)
+    assert two.check(keys["desk"], 50, MORNING) == Admitted("desk", is_operator=False)
     for each in (one, two, worker()):  # the third is one that was started again
         refused = each.check(keys["desk"], 11, MORNING)
         assert isinstance(refused, Refused)
         assert "leaves 10" in refused.sentence
-    assert two.check(keys["desk"], 10, MORNING) == Admitted("desk")
-    assert worker(MORNING + DAY).check(keys["desk"], 100, MORNING + DAY) == Admitted("desk")
-    assert "desk" in (tmp_path / "serving" / "budget.json").read_text()
+    assert isinstance(two.check(keys["desk"], 10, MORNING), Admitted)
+    assert isinstance(worker(MORNING + DAY).check(keys["desk"], 100, MORNING + DAY), Admitted)
+    assert isinstance(one.check(keys["desk"], 1, MORNING + DAY - 3601), Refused)  # its clock is before midnight still
+    assert b"desk" not in (tmp_path / "serving" / "budget").read_bytes()
 
 
-def test_rows_that_pass_while_the_count_is_carried_are_all_counted(tmp_path: Path) -> None:
-    access = Access(None, limits=Limits(budget=10**9), folder=tmp_path, now=MORNING)
-    stop = threading.Event()
-
-    def carry() -> None:
-        while not stop.is_set():
-            access._budget.carry()
-
-    carrying = threading.Thread(target=carry)
-    carrying.start()
-    for _ in range(20_000):
-        access.check(None, 1, MORNING)
-    stop.set()
-    carrying.join()
-    access._budget.carry()
-    assert json.loads((tmp_path / "budget.json").read_bytes()) == {module.EVERYBODY: [20_000, 20_000]}
+ASK = """
+import sys
+from pathlib import Path
+from tiltyard.serve.access import Access, Limits, Refused
+access = Access(None, limits=Limits(budget=1_000), folder=Path(sys.argv[1]), now=%s)
+print(sum(not isinstance(access.check(None, 1, %s), Refused) for _ in range(900)))
+"""
 
 
-def test_the_thread_carries_and_a_stop_carries_the_rest(tmp_path: Path) -> None:
-    access = Access(None, limits=Limits(budget=100), folder=tmp_path, now=MORNING)
-    access.start()
-    access.check(None, 7, MORNING)
-    access.close()
-    assert json.loads((tmp_path / "budget.json").read_bytes()) == {module.EVERYBODY: [20_000, 7]}
+def test_processes_that_ask_at_once_pass_the_budget_exactly(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ASK % (MORNING, MORNING), str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    passed = [int(process.communicate(timeout=120)[0]) for process in processes]
+    assert sum(passed) == 1_000
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"everybody": 3}', '{"everybody": ["a", "b"]}'])
-def test_a_damaged_count_does_not_keep_the_service_from_starting(tmp_path: Path, content: str) -> None:
-    (tmp_path / "budget.json").write_text(content)
+def test_a_worker_that_holds_the_count_keeps_nobody_waiting(tmp_path: Path) -> None:
+    one, two = (Access(None, limits=Limits(budget=9), folder=tmp_path, now=MORNING) for _ in range(2))
+    assert one._of_host is not None
+    with one._of_host:
+        refused = two.check(None, 1, MORNING)
+    assert isinstance(refused, Refused)
+    assert (refused.status, refused.retry_after_s) == (503, 1)
+    assert isinstance(two.check(None, 9, MORNING), Admitted)
+
+
+def test_rows_that_were_refused_elsewhere_are_given_back(tmp_path: Path) -> None:
+    for folder in (None, tmp_path):
+        access = Access(None, limits=Limits(budget=9), folder=folder, now=MORNING)
+        assert isinstance(access.check(None, 9, MORNING), Admitted)
+        access.give_back(None, 4)
+        assert isinstance(access.check(None, 5, MORNING), Refused)
+        assert isinstance(access.check(None, 4, MORNING), Admitted)
+
+
+@pytest.mark.parametrize("content", [b"{", b"tybudget and then something", b"\0" * 56])
+def test_a_damaged_count_does_not_keep_the_service_from_starting(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "budget").write_bytes(content)
     access = Access(None, limits=Limits(budget=5), folder=tmp_path, now=MORNING)
     assert access.check(None, 5, MORNING) == Admitted(None)
-    access._budget.carry()
     assert isinstance(Access(None, limits=access.limits, folder=tmp_path, now=MORNING).check(None, 1, MORNING), Refused)
 
 
 def test_a_folder_that_takes_no_files_does_not_stop_the_service(tmp_path: Path) -> None:
     (tmp_path / "serving").write_text("a file, where a folder should be")
     access = Access(None, limits=Limits(budget=5), folder=tmp_path / "serving", now=MORNING)
-    access.start()
     assert access.check(None, 5, MORNING) == Admitted(None)
     assert isinstance(access.check(None, 1, MORNING), Refused)
     access.close()
@@ -235,7 +291,7 @@ def test_scores_are_rounded_only_when_asked_to() -> None:
 
 def test_a_new_key_from_the_command_line_opens_the_door() -> None:
     result = json.loads(tiltyard("keys", "new", "desk", "--json").stdout)
-    assert Access(result["entry"]).check(result["key"].encode(), 1, MORNING) == Admitted("desk")
+    assert Access(result["entry"]).check(result["key"].encode(), 1, MORNING) == Admitted("desk", is_operator=False)
     shown = tiltyard("keys", "new", "desk").stdout
     assert "TILTYARD_SERVE_KEYS" in shown
     assert "ty_" in shown

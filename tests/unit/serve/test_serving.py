@@ -4,6 +4,7 @@ Real models in ONNX: the champion is a trained graph that breaks on codes in one
 benchmarks/servers/faulty.py), the previous one is sound.
 """
 
+import asyncio
 import re
 import threading
 import time
@@ -20,8 +21,10 @@ from pydantic import SecretStr
 
 from benchmarks.servers import faulty
 from tests import served
+from tests.servers import RedisServer
 from tiltyard import rails as rails_module
 from tiltyard.online.connection import connect
+from tiltyard.online.redis_store import RedisStore
 from tiltyard.online.store import FeatureRow, TableNote, table_note
 from tiltyard.serve import access, spool
 from tiltyard.serve.contribution import Explained
@@ -505,6 +508,79 @@ def test_a_repetition_costs_nothing_and_ids_are_each_callers_own(base):
         assert post("no key of ours", body).status_code == 401
         assert post(bob.key, {**body, "rows": [{"features": {**served.ROW, "size": 9}}]}).status_code == 200
     assert len([entry for entry in logged(base) if entry["request_id"] == "mine"]) == 3
+
+
+def test_no_answer_goes_out_that_the_log_does_not_take_unless_set_so(base, tmp_path):
+    (tmp_path / "file").write_text("where a folder should be")
+    body, url = {"rows": [{"features": served.ROW}]}, "/v1/models/steady/predict"
+    made = access.new("desk")
+    more = {"serve_keys": SecretStr(made.entry), "serve_budget": 1, "serve_operators": ("desk",)}
+    for is_unlogged, status in ((False, 503), (True, 200)):
+        with client(base, serve_unlogged=is_unlogged, **more) as opened:
+            log, counts = opened.app.service.spool, opened.app.service.access._of_host
+            with counts:
+                counts.write("desk", (0, 0))
+            log.folder = tmp_path / "file"
+            answer = opened.post(url, json=body, headers={"x-api-key": made.key})
+            assert answer.status_code == status
+            assert log.dropped == 1
+            if not is_unlogged:
+                assert "request log" in answer.json()["error"]
+                log.folder = base.spool
+                again = opened.post(url, json=body, headers={"x-api-key": made.key})
+                assert again.status_code == 200  # what was not answered cost nothing
+
+
+def test_hosts_that_share_a_redis_share_the_budget_and_count_alone_while_it_is_away(base, tmp_path):
+    server, made = RedisServer(tmp_path), access.new("desk")
+    server.start()
+    stores = [RedisStore(server.url), RedisStore(server.url)]
+
+    async def spend():
+        async def one(store):
+            return await store.spend("desk", int(time.time() // access.DAY), 1, 70)
+
+        said = await asyncio.gather(*(one(stores[number % 2]) for number in range(100)))
+        for store in stores:
+            await store.aclose()
+        return said
+
+    for store in stores:
+        store.read_s = 10.0  # whatever else the machine does
+    try:
+        assert Counter(asyncio.run(spend())) == {None: 70, 70: 30}
+        values = {"serve_keys": SecretStr(made.entry), "serve_budget": 72, "serve_operators": ("desk",)}
+        with client(base, online_url=SecretStr(server.url), **values) as opened:
+            opened.app.service.store.read_s = 10.0
+            key = {"x-api-key": made.key}
+            with opened.app.service.access._of_host as _:
+                opened.app.service.access._of_host.write("desk", (0, 0))
+
+            def post(rows):
+                body = {"rows": [{"features": served.ROW}] * rows}
+                return opened.post("/v1/models/steady/predict", json=body, headers=key)
+
+            assert "leaves 2" in post(3).json()["error"]
+            assert post(1).status_code == 200
+            server.kill()
+            assert post(70).status_code == 200  # the host has counted 1, and Redis 71
+            assert "budget: Redis" in opened.get("/readyz", headers=key).json()["trouble"]
+            assert "leaves 1" in post(2).json()["error"]
+    finally:
+        server.kill()
+
+
+def test_beyond_loopback_there_are_no_explanations_and_no_description_unless_set_so(base):
+    body = {"rows": [{"features": served.ROW}]}
+    key = {"x-api-key": (made := access.new("desk")).key}
+    for values, status in (({}, 404), ({"serve_explain": True}, 200)):
+        more = {"serve_host": "0.0.0.0", "serve_keys": SecretStr(made.entry), **values}
+        with client(base, **more) as opened:
+            assert opened.get("/docs").status_code == status
+            assert opened.get("/openapi.json").status_code == status
+            said = opened.post("/v1/models/nobody/explain", json=body, headers=key)
+            assert said.status_code == (404 if values else 403)
+            assert ("TILTYARD_SERVE_EXPLAIN" in said.json()["error"]) is not bool(values)
 
 
 def test_an_explanation_is_counted_and_not_logged(base):

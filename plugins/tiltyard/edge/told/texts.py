@@ -22,6 +22,7 @@ WORDS: Final[dict[AlertKind, str]] = {
     "stopped": "stopped by a check",
     "unanswered": "rows without an answer",
     "undelivered": "answers not delivered",
+    "copying": "somebody may have a copy",
     "touched": "somebody wrote into the ledger",
 }
 """What is told → in a few words."""
