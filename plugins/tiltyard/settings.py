@@ -203,6 +203,9 @@ class Settings(BaseSettings):
     serve_decimals: int | None = None
     """Digits after the point of an answered score, against copying a model as well. Unset: 3 where keys are asked for,
     else all of them."""
+    serve_seal: SecretStr | None = None
+    """A key, the same for all processes of the service, that seals what home/serving/models says of who serves: whoever
+    can write there without it changes nothing. Unset: a digest, which finds damage alone."""
     online_url: SecretStr | None = None
     """Where online features lie, like redis://host:6379/1. Unset: the embedded store in home/online."""
     kafka_options: SecretStr | None = None

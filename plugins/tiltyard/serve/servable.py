@@ -10,6 +10,7 @@ longer pauses.
 """
 
 import hashlib
+import hmac
 import json
 import logging
 import threading
@@ -76,8 +77,8 @@ class Roster:
     popular: tuple[JsonObject, ...] = ()
     """The most popular items, which come with a safe default; empty where the model declares none."""
 
-    def to_json(self) -> str:
-        """The text of the model's file, with a digest of all of it."""
+    def to_json(self, key: str | None = None) -> str:
+        """The text of the model's file, with a digest of all of it, or with a `key` its HMAC."""
         body = {
             "spec": self.spec.model_dump(mode="json", by_alias=True),
             "champion": self.champion,
@@ -97,15 +98,18 @@ class Roster:
             "popular": [dict(item) for item in self.popular],
         }
         text = json.dumps(body, sort_keys=True)
-        return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "kept": body}, sort_keys=True)
+        return json.dumps({_seal_name(key): _seal(text, key), "kept": body}, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "Roster":
-        """What `to_json` has written. Raises ValueError for what is not whole."""
+    def from_json(cls, text: str, key: str | None = None) -> "Roster":
+        """What `to_json` has written. Raises ValueError for what is not whole, and, with a `key`, for what nobody has
+        sealed who has it."""
         try:
             content = json.loads(text)
             body = content["kept"]
-            if hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() != content["sha256"]:
+            if key is not None and _seal_name(key) not in content:
+                raise ValueError("nobody has sealed it with TILTYARD_SERVE_SEAL")
+            if not hmac.compare_digest(_seal(json.dumps(body, sort_keys=True), key), str(content[_seal_name(key)])):
                 raise ValueError("its digest is another one")
             versions = {
                 int(number): Version(
@@ -131,6 +135,17 @@ class Roster:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"it lacks {error}") from None
+
+
+def _seal_name(key: str | None) -> str:
+    return "sha256" if key is None else "hmac-sha256"
+
+
+def _seal(text: str, key: str | None) -> str:
+    """A digest, which finds damage; or with a key one that nobody can write who does not have that."""
+    if key is None:
+        return hashlib.sha256(text.encode()).hexdigest()
+    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
 class LoadedVersion:
@@ -292,6 +307,10 @@ class Servables:
         self._lock = threading.Lock()
 
     @property
+    def _key(self) -> str | None:
+        return self.settings.serve_seal.get_secret_value() if self.settings.serve_seal else None
+
+    @property
     def folder(self) -> Path:
         """Where the rosters are written down."""
         return self.settings.home / "serving" / "models"
@@ -304,7 +323,7 @@ class Servables:
         rosters = []
         for path in sorted(self.folder.glob("*.json")):
             try:
-                rosters.append(Roster.from_json(path.read_text(encoding="utf-8")))
+                rosters.append(Roster.from_json(path.read_text(encoding="utf-8"), self._key))
             except (ValueError, OSError) as error:
                 log.warning("%s is not used: %s", path, error)
         with self._lock:
@@ -516,7 +535,7 @@ class Servables:
         return f"A restart would not know what is in service: {self.folder} does not take {models}."
 
     def _store(self, roster: Roster) -> None:
-        path, text = self.folder / f"{roster.spec.name}.json", roster.to_json()
+        path, text = self.folder / f"{roster.spec.name}.json", roster.to_json(self._key)
         with suppress(OSError, ValueError):
             if path.read_text(encoding="utf-8") == text:
                 return

@@ -27,6 +27,7 @@ from tiltyard.serve.incoming import Rejected
 from tiltyard.serve.metrics import FOLDER
 from tiltyard.serve.serving import Service, refusal
 from tiltyard.settings import Settings
+from tiltyard.words import listed
 
 SWITCH_S = 0.0002
 """Seconds for which a background thread may keep the interpreter from a request; Python's 5 ms are a deadline."""
@@ -195,6 +196,12 @@ def serve(settings: Settings, as_of: datetime | None, say: Callable[[str], None]
     address = f"http://{settings.serve_host}:{settings.serve_port}"
     page = "docs" if access.explains(settings) else "healthz"
     say(f"Serving on {address} (try {address}/{page}, {address}/readyz). Ctrl-C ends it.")
+    strangers = sorted({key.name for key in access.parse(keys)} - set(settings.serve_trusted))
+    if strangers and settings.serve_budget is None:
+        say(
+            f"{listed(strangers)} may ask for {access.DEFAULT_BUDGET} rows a day, so that nobody copies a model; "
+            "programs of your own belong into TILTYARD_SERVE_TRUSTED."
+        )
     if (most := door.terms(settings).most) < settings.serve_connections:
         say(
             f"Each process takes {most:,} connections, not {settings.serve_connections:,}: of the files that it may "

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from tests import served
 from tests.unit.serve.test_serving import ask, told, until
@@ -239,3 +240,30 @@ def test_what_is_kept_comes_back_as_it_was(rails: Rails) -> None:
     assert servable.Roster.from_json(text).to_json() == text
     with pytest.raises(ValueError, match="digest"):
         servable.Roster.from_json(json.dumps({**json.loads(text), "sha256": "0"}))
+
+
+def test_who_writes_into_the_folder_without_the_key_serves_nobody(rails: Rails, caplog: Any) -> None:
+    """The same roster with another champion, with its digest right: believed where there is no key, and told where
+    there is."""
+    sealed = rails.settings.model_copy(update={"serve_seal": SecretStr("a key of the service")})
+    made = fetched(sealed)
+    path = made.folder / "near.json"
+    kept = servable.Roster.from_json(path.read_text(), "a key of the service")
+    forged = servable.Roster(**{**vars(kept), "champion": None})
+    for text, why in (
+        (forged.to_json(), "nobody has sealed it"),
+        (forged.to_json("another key"), "its digest is another one"),
+    ):
+        path.write_text(text)
+        again = Servables(sealed)
+        again.restore()
+        assert "near" not in again.current
+        assert why in caplog.text
+    path.write_text(forged.to_json())
+    open_to_all = Servables(rails.settings)
+    open_to_all.restore()
+    assert open_to_all.current["near"].champion is None
+    path.write_text(kept.to_json("a key of the service"))
+    again = Servables(sealed)
+    again.restore()
+    assert again.current["near"].champion is not None
