@@ -249,6 +249,11 @@ class RedisStore:
             if cursor == 0:
                 return count
 
+    def forget(self, table: str, keys: Sequence[str]) -> int:
+        for key in keys:
+            self._seen.pop((table, key), None)
+        return int(self._do("hdel", _hash(table), *map(key_bytes, keys))) if keys else 0
+
     def write_note(self, name: str, note: Record) -> None:
         self._do("hset", _NOTES, name, pack_note(note))
 
