@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tiltyard import clock
-from tiltyard.ledger_tables import erasure, erasure_end, erasure_found, tombstone
+from tiltyard.ledger_tables import erasure, erasure_end, erasure_found, erasure_touched, tombstone
 from tiltyard.records import Erasure, Receipt
 
 
@@ -40,7 +40,7 @@ class Erasures:
             values = {"entity": entity, "hashes": own, "reason": reason, "requested_by": by, "recorded_at": now}
             number = connection.scalar(erasure.insert().values(**values).returning(erasure.c.id))
             assert number is not None
-            there = set(connection.scalars(sa.select(tombstone.c.hash).where(tombstone.c.hash.in_(own))))
+            there: set[str] = set(connection.scalars(sa.select(tombstone.c.hash).where(tombstone.c.hash.in_(own))))
             rows = [
                 {"hash": one, "entity": entity, "erasure": number, "key_mark": mark, "recorded_at": now}
                 for one in own
@@ -49,6 +49,11 @@ class Erasures:
             if rows:
                 connection.execute(tombstone.insert(), rows)
         return Erasure(id=number, entity=entity, hashes=tuple(own), reason=reason, requested_by=by, recorded_at=now)
+
+    def begun(self) -> int:
+        """Number of all erasures."""
+        with self._engine.connect() as connection:
+            return int(connection.scalar(sa.select(sa.func.count()).select_from(erasure)) or 0)
 
     def unfinished(self) -> list[Erasure]:
         """The erasures that were killed, or have not found everything gone; the oldest first."""
@@ -61,11 +66,29 @@ class Erasures:
         if done is not None:
             query = query.where(erasure_end.c.outcome == ("done" if done else "failed"))
         with self._engine.connect() as connection:
-            return [Receipt.from_json(body) for body in connection.scalars(query)]
+            return [Receipt.from_json(row.receipt) for row in connection.execute(query)]
 
     def learned(self, model: str) -> set[int]:
         """The versions of a model whose training frame held somebody who was erased."""
         return {one.version for receipt in self.receipts() for one in receipt.learned if one.model == model}
+
+    def touch(self, number: int, view: str, keys: Collection[str], snapshot: int) -> None:
+        """Put down that rows of a view were counted with rows of theirs, by the keys of the view."""
+        rows = [{"erasure": number, "view": view, "key": key, "snapshot": snapshot} for key in sorted(keys)]
+        if rows:
+            with self._engine.begin() as connection:
+                connection.execute(pg.insert(erasure_touched).values(rows).on_conflict_do_nothing())
+
+    def touched(self, views: Collection[str]) -> dict[str, dict[str, int]]:
+        """View → its key → the newest snapshot at which it was counted with rows of somebody who was erased since."""
+        own = erasure_touched.c
+        query = sa.select(own.view, own.key, sa.func.max(own.snapshot).label("snapshot"))
+        query = query.where(own.view.in_(sorted(views))).group_by(own.view, own.key)
+        found: dict[str, dict[str, int]] = {}
+        with self._engine.connect() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.view, {})[row.key] = row.snapshot
+        return found
 
     def found(self, number: int, place: str, counts: Mapping[str, int]) -> None:
         """Put down what a place holds before it is erased there: the most that any attempt has found."""
@@ -86,7 +109,7 @@ class Erasures:
         found: dict[str, dict[str, int]] = {}
         with self._engine.connect() as connection:
             for row in connection.execute(query.order_by(erasure_found.c.place, erasure_found.c.part)):
-                found.setdefault(row.place, {})[row.part] = row.count
+                found.setdefault(row.place, {})[row.part] = row._mapping["count"]
         return found
 
     def attempts(self, number: int) -> int:

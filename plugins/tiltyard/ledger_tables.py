@@ -358,6 +358,15 @@ erasure_found = sa.Table(
     sa.Column("count", sa.BigInteger, nullable=False),
 )
 
+erasure_touched = sa.Table(
+    "erasure_touched",  # what was counted with rows of theirs, and is counted without by the next build
+    metadata,
+    sa.Column("erasure", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("view", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("snapshot", sa.BigInteger, nullable=False),  # of the lake, before they went
+)
+
 chain = sa.Table(  # of which `chain.py` says what it is
     "chain",
     metadata,

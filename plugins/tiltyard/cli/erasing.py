@@ -1,5 +1,6 @@
 """`erase` and `subject`: that a person is forgotten, and what is held about one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +54,7 @@ def erase(
     if receipts:
         with rails.opened(Settings()) as opened:
             found = opened.ledger.erasures.receipts()
-        emit({"receipts": found}, as_json, lambda: [_show_receipt(receipt) for receipt in found])
+        emit({"receipts": found}, as_json, lambda: _show_receipts(found))
         return
     if (who is None) == (file is None):
         raise BadInput("Name one who is to be erased, or give a file of them with --from, and not both.")
@@ -100,6 +101,13 @@ def _show(done: "Erased") -> None:
     if done.was_before:
         say("They were erased before, and nothing of them has come since:")
     _show_receipt(done.receipt)
+
+
+def _show_receipts(receipts: "Sequence[Receipt]") -> None:
+    for receipt in receipts:
+        _show_receipt(receipt)
+    if not receipts:
+        say("Nobody was erased here.")
 
 
 def _show_receipt(receipt: "Receipt") -> None:

@@ -111,6 +111,9 @@ class LmdbStore:
             self._write_anew()  # LMDB leaves the bytes of what was deleted in its file
         return count
 
+    def forget_seen(self) -> None:
+        """Nothing to do: rows are read where they lie."""
+
     def _write_anew(self) -> None:
         """Put a file with the same rows in the place of the one that is there. Readers go on with theirs until their
         next note, as after `clear`."""

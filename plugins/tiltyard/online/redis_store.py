@@ -254,6 +254,9 @@ class RedisStore:
             self._seen.pop((table, key), None)
         return int(self._do("hdel", _hash(table), *map(key_bytes, keys))) if keys else 0
 
+    def forget_seen(self) -> None:
+        self._seen.clear()
+
     def write_note(self, name: str, note: Record) -> None:
         self._do("hset", _NOTES, name, pack_note(note))
 

@@ -7,6 +7,7 @@ import pytest
 
 from tiltyard import clock
 from tiltyard.errors import BadInput
+from tiltyard.lake import stored
 from tiltyard.rails import Rails
 from tiltyard.records import LakeMaintenanceSummary
 from tiltyard.settings import ROOT, Settings
@@ -67,7 +68,12 @@ def test_old_rows_go_at_their_retention_but_not_while_a_hold_stands(rails: Rails
     assert maintain(rails).rows_removed == {}
     holds.release(rails, hold.id, by="ann", reason="closed")
     assert maintain(rails, dry_run=True).rows_removed == {"ops.profile": 1}
+    before = rails.lake.snapshot()
     assert maintain(rails).rows_removed == {"ops.profile": 1}
+    old = "available_at < timestamptz '2024-04-27'"
+    for at in (before, rails.lake.snapshot()):
+        rows = rails.lake.connection.execute(f"select count(*) from {stored(PROFILE, at)} where {old}").fetchone()
+        assert rows == (0,), "nor at the snapshot before"
     assert maintain(rails).rows_removed == {}
     assert len(rails.lake.query(f"select * from {{{PROFILE}}}", AS_OF)) == 2
     assert len(rails.lake.query(f"select * from {{{TIER_SHARE}}}", AS_OF)) == 3

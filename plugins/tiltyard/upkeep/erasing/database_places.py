@@ -17,7 +17,7 @@ from tiltyard.upkeep.erasing.hunt import Found, Hunt
 _SCHEMAS = "('pg_catalog', 'information_schema')"
 _AT_ONCE = 5_000
 _TEXTS = ("text", "character varying", "character", "json", "jsonb", "bytea")
-_OURS = ("tombstone", "erasure", "erasure_end", "erasure_found")
+_OURS = ("tombstone", "erasure", "erasure_end", "erasure_found", "erasure_touched")
 """Tables of the ledger that say of an erasure what may stay: no name stands there."""
 
 
@@ -104,7 +104,11 @@ def _columns(connection: sa.Connection) -> list[_Column]:
         ),
         {"kinds": list(_TEXTS)},
     )
-    return [_Column(*row) for row in rows if row.table_name not in _OURS]
+    return [
+        _Column(str(schema), str(table), str(name), str(kind))
+        for schema, table, name, kind in rows
+        if table not in _OURS
+    ]
 
 
 def _named(hunt: Hunt, connection: sa.Connection, column: _Column) -> Iterator[tuple[str, bytes]]:
@@ -114,9 +118,9 @@ def _named(hunt: Hunt, connection: sa.Connection, column: _Column) -> Iterator[t
     rows = connection.execution_options(yield_per=_AT_ONCE).execute(
         sa.text(f'select ctid::text, {column.text} from {column.place} where "{column.name}" is not null')
     )
-    found = []
+    found: list[tuple[str, bytes]] = []
     for part in rows.partitions(_AT_ONCE):
-        contents = [(at, bytes(content)) for at, content in part]
+        contents = [(str(row[0]), bytes(row[1])) for row in part]
         if hunt.needles.within(b"\n".join(content for _, content in contents)):
             found += [(at, content) for at, content in contents if hunt.needles.within(content)]
     yield from found

@@ -4,10 +4,12 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 
 from tiltyard.files import whole
 from tiltyard.lake import identifier
@@ -61,17 +63,25 @@ class DeliveriesPlace:
         return found
 
     def erase(self, hunt: Hunt, found: Found) -> None:
-        for delivery in _deliveries(hunt):
-            own = self._without(hunt, delivery)
-            if own is None:
-                continue
-            if own.content == b"" and not delivery.is_landing:
-                delivery.path.unlink(missing_ok=True)
-                continue
-            if delivery.is_landing and delivery.contract is not None:
-                _replace(hunt, delivery, delivery.contract, own.content)
-            else:
-                without_rows.put(delivery.path, own.content)
+        """What has landed is known by its bytes without theirs before it has them: who is killed in between leaves
+        files that the next look of ingest makes the same."""
+        changes: list[dict[str, object]] = []
+        with ExitStack() as placed:
+            for delivery in _deliveries(hunt):
+                own = self._without(hunt, delivery)
+                if own is None:
+                    continue
+                if own.content == b"" and not delivery.is_landing:
+                    delivery.path.unlink(missing_ok=True)
+                    continue
+                part = placed.enter_context(whole(delivery.path, lasting=True))
+                part.write_bytes(own.content)
+                stat = delivery.path.stat()
+                os.utime(part, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+                if delivery.is_landing and delivery.contract is not None:
+                    changes.append(_landed_as(delivery.path, delivery.contract, part, own.content))
+            if changes and hunt.rails.lake.has(LANDED_FILE):
+                _record(hunt, changes)
 
     def _without(self, hunt: Hunt, delivery: _Delivery) -> Without | None:
         """The file without what is theirs; with no content where nothing of it can stay."""
@@ -138,26 +148,24 @@ def _deliveries(hunt: Hunt) -> Iterator[_Delivery]:
                 yield _Delivery(path, part, source, contract, folder == settings.landing)
 
 
-def _replace(hunt: Hunt, delivery: _Delivery, contract: TableContract, content: bytes) -> None:
-    """Put a delivery without the rows in its place. What has landed is known by its bytes from before that on: who is
-    killed in between leaves a file that the next look of ingest makes the same."""
-    lake = hunt.rails.lake
-    path = delivery.path
-    stat = path.stat()
-    with whole(path, lasting=True) as part:
-        part.write_bytes(content)
-        os.utime(part, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        if lake.has(LANDED_FILE):
-            change = {
-                "sha": hashlib.sha256(content).hexdigest(), "bytes": len(content), "modified": part.stat().st_mtime_ns,
-                "source": contract.source, "table": contract.name, "file": path.name,
-            }  # fmt: skip
+def _landed_as(path: Path, contract: TableContract, part: Path, content: bytes) -> dict[str, object]:
+    """How a delivery is known from now on."""
+    return {
+        "source": contract.source, "table_name": contract.name, "file": path.name, "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(), "modified_ns": part.stat().st_mtime_ns,
+    }  # fmt: skip
 
-            def work(connection: duckdb.DuckDBPyConnection) -> None:
-                connection.execute(
-                    f"update {identifier(LANDED_FILE)} set sha256 = $sha, bytes = $bytes, modified_ns = $modified "
-                    "where source = $source and table_name = $table and file = $file",
-                    change,
-                )
 
-            lake.commit(work, message=f"erasure in {contract.source} {contract.name}/{path.name}")
+def _record(hunt: Hunt, changes: list[dict[str, object]]) -> None:
+    def work(connection: duckdb.DuckDBPyConnection) -> None:
+        connection.register("_changes", pd.DataFrame(changes))
+        try:
+            connection.execute(
+                f"update {identifier(LANDED_FILE)} as landed set sha256 = own.sha256, bytes = own.bytes, "
+                "modified_ns = own.modified_ns from _changes as own where landed.source = own.source "
+                "and landed.table_name = own.table_name and landed.file = own.file"
+            )
+        finally:
+            connection.unregister("_changes")
+
+    hunt.rails.lake.commit(work, message=f"erasure, {len(changes)} deliveries")

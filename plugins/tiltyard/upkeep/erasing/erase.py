@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from tiltyard import clock, tombstones
 from tiltyard.errors import BadInput
-from tiltyard.prepare import whose
+from tiltyard.lake import identifier, quoted
+from tiltyard.prepare import columns, ingest, rebuilding, whose
 from tiltyard.prepare.whose import Whose
 from tiltyard.rails import Rails
 from tiltyard.records import Erasure, Learned, Receipt
-from tiltyard.spec import load_all
+from tiltyard.spec import feature_key, load_all
 from tiltyard.upkeep import holds
 from tiltyard.upkeep.erasing.hunt import Found, Hunt
 from tiltyard.upkeep.erasing.places import PLACES
@@ -113,6 +114,7 @@ def nobody(held: Whose, names: Collection[str]) -> str:
 def _emptied(rails: Rails, hunt: Hunt, erasure: Erasure, found: dict[str, Found], began: float, said: Step) -> Receipt:
     """Empty every place, look through all of them once more, and put down what came of it."""
     ledger = rails.ledger.erasures
+    _touch(rails, hunt, erasure)
     for place, each in enumerate(PLACES):
         said(f"erasing: {each.name}", (1 + place / len(PLACES)) / 3)
         own = found[each.name]
@@ -143,6 +145,34 @@ def _emptied(rails: Rails, hunt: Hunt, erasure: Erasure, found: dict[str, Found]
     return receipt
 
 
+def _touch(rails: Rails, hunt: Hunt, erasure: Erasure) -> None:
+    """Put down which rows of which views were counted with rows of theirs, and have these views made anew: replay then
+    knows why they differ, and the next build counts all of them without."""
+    lake, said = rails.lake, columns.read(rails.settings)
+    every = load_all(rails.settings.models)
+    views = {view for spec in every for view in spec.prediction.features if view not in hunt.whose.views}
+    wanted = {"who": sorted(hunt.values)}
+    anew: dict[str, set[str]] = {}
+    for view in sorted(views):
+        keys: set[str] = set()
+        for raw in hunt.whose.raw:
+            carried = said.keys(view, feature_key(view), raw)
+            theirs = " or ".join(
+                f"list_contains($who, trim(cast({quoted(name)} as varchar)))" for name in hunt.whose.columns[raw]
+            )
+            for column in carried if lake.has(raw) else ():
+                rows = lake.connection.execute(
+                    f"select distinct cast({quoted(column)} as varchar) from {identifier(raw)} where {theirs}", wanted
+                ).fetchall()
+                keys |= {key for (key,) in rows if key is not None}
+        if keys:
+            rails.ledger.erasures.touch(erasure.id, view, keys, lake.snapshot())
+            for source in {spec.source for spec in every if view in spec.prediction.features}:
+                anew.setdefault(source, set()).add(view)
+    for source, tables in anew.items():
+        rebuilding.pending(rails, source, tables, ingest.stamp(rails, source))
+
+
 def learned(rails: Rails, frames: Collection[str]) -> list[Learned]:
     """The versions whose training frame was one of these."""
     follows = {spec.name: spec.privacy.on_erasure for spec in load_all(rails.settings.models)}
@@ -167,8 +197,10 @@ def _notes(rails: Rails, hunt: Hunt, versions: Collection[Learned]) -> list[str]
             "keys (reference.parquet), until they are gone"
         )
     for spec in load_all(rails.settings.models):
-        to = spec.deliver and (spec.deliver.table or spec.deliver.folder)
-        if spec.name in hunt.whose.models and to and (to == spec.deliver.table or to.startswith(("s3://", "/"))):
+        if spec.name not in hunt.whose.models or spec.deliver is None:
+            continue
+        to = spec.deliver.table or spec.deliver.folder or ""
+        if spec.deliver.table or to.startswith(("s3://", "/")):
             notes.append(f"answers of {spec.name} were brought to {to}, beyond this home: erase them there")
     notes.append("backups, and the write-ahead log of the database until it has turned over, are beyond this command")
     return notes

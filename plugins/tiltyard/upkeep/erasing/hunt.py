@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pydantic import JsonValue
+
 from tiltyard.prepare.whose import Whose
 from tiltyard.rails import Rails
 from tiltyard.records import JsonObject
@@ -76,7 +78,7 @@ class Place(Protocol):
         """Take it away. Safe to repeat, and to kill."""
 
 
-def _plain(value: object) -> "JsonObject | list[object] | str | int | float | bool | None":
+def _plain(value: object) -> JsonValue:
     """A value as JSON holds it."""
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -85,7 +87,7 @@ def _plain(value: object) -> "JsonObject | list[object] | str | int | float | bo
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
     if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}  # type: ignore[misc]
+        return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return str(value)

@@ -25,6 +25,9 @@ _OWN_NUMBERS = {f"{OWN}row_id": "2147483540", f"{OWN}snapshot_id": "2147483539"}
 """The numbers of these columns, the same in every lake."""
 
 
+_INSTANTS = ("timestamptz", "timestamp", "date")
+
+
 @dataclass(frozen=True)
 class DataFile:
     """A file of a table that some snapshot reads, or that waits to be removed."""
@@ -71,15 +74,15 @@ class Inlined:
     @property
     def source(self) -> str:
         """SQL of its rows, with `row_id` and `begin_snapshot`; texts, which lie there as bytes, as texts."""
-        own = ", ".join(
-            f"{_decoded(name) if kind.lower() == 'varchar' else quoted(name)} as {quoted(name)}"
-            for name, kind in self.columns.items()
-        )
+        own = ", ".join(f"{_as_in_lake(name, kind.lower())} as {quoted(name)}" for name, kind in self.columns.items())
         return f"(select row_id, begin_snapshot, {own} from {catalogue(self.name)})"
 
 
-def _decoded(name: str) -> str:
-    return f"decode({quoted(name)})"
+def _as_in_lake(name: str, kind: str) -> str:
+    """SQL of a value in the catalogue as the lake has it: texts lie there as bytes, instants as texts."""
+    if kind == "varchar":
+        return f"decode({quoted(name)})"
+    return f"cast({quoted(name)} as {kind})" if kind in _INSTANTS else quoted(name)
 
 
 def tables(lake: Lake) -> dict[str, tuple[int, dict[str, str]]]:
@@ -229,6 +232,27 @@ _SCHEDULED = sa.text(
     "insert into ducklake_files_scheduled_for_deletion (data_file_id, path, path_is_relative, schedule_start) "
     "values (:id, :path, :relative, cast(:at as timestamptz))"
 )
+
+
+def blank(lake: Lake, settings: Settings, table: str, where: str) -> None:
+    """Take the rows of a table for which `where` (SQL) holds out of every file that any snapshot reads, and out of the
+    catalogue. Of the lake as it is they have been deleted before. Safe to repeat, and to kill."""
+    table_id = None
+    for file in files(lake):
+        if file.table == table and not file.is_waiting:
+            there = lake.connection.execute(f"select 1 from {file.source} where {where} limit 1").fetchone()
+            if there:
+                written_anew(lake, settings, file, {}, where)
+                table_id = file.table_id
+    for own in inlined(lake):
+        if own.table == table:
+            found = lake.connection.execute(f"select row_id, begin_snapshot from {own.source} where {where}").fetchall()
+            if found:
+                blank_inlined(settings, own, found)
+                table_id = own.table_id
+    if table_id is not None:
+        restate(lake, settings, table_id, lake.columns(table))
+        remove_given_up(lake)
 
 
 def give_up(settings: Settings, file: DataFile) -> None:

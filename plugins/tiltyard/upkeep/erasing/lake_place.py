@@ -7,7 +7,7 @@ struck out in place. A text that names one in a raw table, in a column of which 
 is a doubt: nothing is erased before a person has said so in the contract.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import duckdb
@@ -92,12 +92,7 @@ class LakePlace:
                 found.add(table, {value for value in count[1] or () if value in hunt.values}, source.rows)
                 if hunt.most:
                     self._bring(hunt, source, found)
-        for column, kind in source.kinds.items():
-            if kind.upper() != "VARCHAR" or column in keys or not hunt.needles.telling:
-                continue
-            named = _named(hunt, source, column)
-            if not named:
-                continue
+        for column, named in _named(hunt, source, keys).items():
             values = set().union(*(hunt.needles.within(old.encode("utf-8", "surrogatepass")) for old in named))
             part = f"{table}.{column}"
             if table.startswith("ops."):
@@ -196,17 +191,22 @@ def _text(column: str) -> str:
     return f"trim(cast({quoted(column)} as varchar))"
 
 
-def _named(hunt: Hunt, source: _Source, column: str) -> list[str]:
-    """The texts of a column that name one, of rows that are not theirs."""
-    rows = hunt.rails.lake.connection.execute(
-        f"select distinct {quoted(column)} from {source.of.source} "
-        f"where not coalesce({source.theirs}, false) and {quoted(column)} is not null"
-    )
-    found: list[str] = []
-    while batch := rows.fetchmany(100_000):
-        texts = [value for (value,) in batch]
-        if hunt.needles.within("\n".join(texts).encode("utf-8", "surrogatepass")):
-            found += [value for value in texts if hunt.needles.within(value.encode("utf-8", "surrogatepass"))]
+def _named(hunt: Hunt, source: _Source, keys: Collection[str]) -> dict[str, list[str]]:
+    """Column → its texts that name one, of rows that are not theirs."""
+    columns = [name for name, kind in source.kinds.items() if kind.upper() == "VARCHAR" and name not in keys]
+    if not columns or not hunt.needles.telling:
+        return {}
+    lists = ", ".join(f"list(distinct {quoted(name)})" for name in columns)
+    row = hunt.rails.lake.connection.execute(
+        f"select {lists} from {source.of.source} where not coalesce({source.theirs}, false)"
+    ).fetchone()
+    assert row is not None
+    found: dict[str, list[str]] = {}
+    for column, texts in zip(columns, row, strict=True):
+        own = [value for value in texts or () if value is not None]
+        if hunt.needles.within("\n".join(own).encode("utf-8", "surrogatepass")):
+            named = [value for value in own if hunt.needles.within(value.encode("utf-8", "surrogatepass"))]
+            found |= {column: named} if named else {}
     return found
 
 
