@@ -326,9 +326,10 @@ def test_they_do_not_come_back_and_the_next_night_is_green(rails: Rails) -> None
     assert again
     night = AS_OF + DAY
     built = features.build_night(rails, night, render=False)
-    assert not built.sources["subscription"].unpublished
-    landed = built.sources["subscription"].landed
-    assert landed.erased > 50 and not landed.quarantined
+    source = built.sources["subscription"]
+    assert source.error is None and source.checks is not None and not source.checks.unpublished
+    landed = source.ingest
+    assert landed is not None and landed.erased > 50 and not landed.quarantined
     assert landed.repeated == 1
     assert any("of those who were erased" in note for note in landed.notes)
     for name in ("churn", "leaving"):

@@ -115,9 +115,8 @@ def _named(hunt: Hunt, connection: sa.Connection, column: _Column) -> Iterator[t
     """(place of the row, content) of every row whose column names one."""
     if not hunt.needles.telling:
         return
-    rows = connection.execution_options(yield_per=_AT_ONCE).execute(
-        sa.text(f'select ctid::text, {column.text} from {column.place} where "{column.name}" is not null')
-    )
+    query = sa.text(f'select ctid::text, {column.text} from {column.place} where "{column.name}" is not null')
+    rows = connection.execute(query.execution_options(yield_per=_AT_ONCE))
     found: list[tuple[str, bytes]] = []
     for part in rows.partitions(_AT_ONCE):
         contents = [(str(row[0]), bytes(row[1])) for row in part]
