@@ -5,6 +5,7 @@ import csv
 import io
 import os
 import re
+import string
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ _MASKED = (".log", ".json", ".jsonl", ".sql", ".txt", ".md", ".yml", ".yaml", ".
 """Endings of files of text in which a name is covered in place, by as many stars: who writes to one goes on."""
 _ROW = re.compile(rb"<tr\b.*?</tr>", re.DOTALL | re.IGNORECASE)
 _CHUNK = 64 << 20
+_SIGNS = (string.ascii_letters + string.digits).encode()
 
 
 class FramesPlace:
@@ -277,8 +279,11 @@ def _in_file(hunt: Hunt, path: Path) -> set[str]:
         with path.open("rb") as file:
             tail = b""
             while block := file.read(_CHUNK):
-                named |= hunt.needles.within(tail + block)
-                tail = block[-2 * hunt.needles.longest :]
+                content = tail + block
+                end = len(content.rstrip(_SIGNS))  # a word may go on in the next block
+                named |= hunt.needles.within(content[:end])
+                tail = content[max(0, end - 2 * hunt.needles.longest) :]
+            named |= hunt.needles.within(tail)
     except OSError:  # gone, or not to be read by anybody
         pass
     return named

@@ -33,6 +33,8 @@ class Needles:
         self.short = frozenset(values) - self.telling
         """Those that are not."""
         self._by_word: dict[bytes, list[tuple[str, re.Pattern[bytes]]]] = {}
+        self._single: dict[bytes, str] = {}
+        """Name that is one word, as bytes → the name."""
         self._wordless: list[tuple[str, re.Pattern[bytes]]] = []
         self.longest = 0
         """Bytes of the longest form of any."""
@@ -42,7 +44,9 @@ class Needles:
                 self.longest = max(self.longest, len(content))
                 pattern = re.compile(rb"(?<![0-9A-Za-z])" + re.escape(content) + rb"(?![0-9A-Za-z])")
                 words = _WORD.findall(content)
-                if words:
+                if words == [content]:
+                    self._single[content] = value
+                elif words:
                     self._by_word.setdefault(max(words, key=len), []).append((value, pattern))
                 else:
                     self._wordless.append((value, pattern))
@@ -51,7 +55,10 @@ class Needles:
         """The names that stand in these bytes."""
         if not self.telling:
             return set()
-        return {value for value, pattern in self._candidates(content) if pattern.search(content)}
+        words = set(_WORD.findall(content))
+        found = {self._single[word] for word in words & self._single.keys()}  # it is a word, so it stands by itself
+        several = [pair for word in words & self._by_word.keys() for pair in self._by_word[word]] + self._wordless
+        return found | {value for value, pattern in several if value not in found and pattern.search(content)}
 
     def struck(self, content: bytes, *, same_length: bool = False) -> bytes:
         """The bytes with ERASED in the place of every name; with `same_length` with stars."""
@@ -59,14 +66,13 @@ class Needles:
         def instead(match: re.Match[bytes]) -> bytes:
             return b"*" * len(match[0]) if same_length else ERASED.encode()
 
-        for _, pattern in self._candidates(content):
+        words = set(_WORD.findall(content))
+        if words & self._single.keys():
+            content = _WORD.sub(lambda match: instead(match) if match[0] in self._single else match[0], content)
+        several = [pair for word in words & self._by_word.keys() for pair in self._by_word[word]] + self._wordless
+        for _, pattern in several:
             content = pattern.sub(instead, content)
         return content
-
-    def _candidates(self, content: bytes) -> list[tuple[str, re.Pattern[bytes]]]:
-        """What may be found, by the longest word of each."""
-        words = set(_WORD.findall(content)) & self._by_word.keys()
-        return [pair for word in words for pair in self._by_word[word]] + self._wordless
 
     def struck_text(self, text: str) -> str:
         """A text with ERASED in the place of every name."""

@@ -27,10 +27,9 @@ class OnlinePlace:
             body = {"key": key, **row.values, "event_time": row.event_time, "available_at": row.available_at}
             found.add(view, {key}, 1, body, hunt.most)
         data = hunt.rails.settings.home / "online" / "data.mdb"
-        if hunt.rails.settings.online_url is None and data.is_file():
-            left = hunt.needles.within(data.read_bytes())
-            if left and not found.counts:
-                found.add(_BYTES, left)
+        is_file = hunt.rails.settings.online_url is None and data.is_file()
+        if not found.counts and is_file and (left := hunt.needles.within(data.read_bytes())):
+            found.add(_BYTES, left)
         return found
 
     def erase(self, hunt: Hunt, found: Found) -> None:
