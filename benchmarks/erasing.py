@@ -3,8 +3,8 @@
     python benchmarks/erasing.py --customers 6000 --people 1000 --nights 5
 
 A simulated business, whose numbers have ten digits so that they are told by their bytes: landed, built by dbt,
-published and predicted (by the safe default) for some nights, with its online features. Then so many customers, by number,
-are erased in one pass, and one more of them by itself.
+published and predicted (by the safe default) for some nights, with its online features. Then so many customers, by
+number, are erased in one pass, and one more of them by itself.
 """
 
 import argparse

@@ -180,11 +180,11 @@ def name_everywhere(rails: Rails, who: str, place: int) -> None:
 
 def request(name: str, who: str) -> bytes:
     """A record of the request log."""
+    at = "2025-02-10T00:00:00+00:00"
     return orjson.dumps(
         {"kind": "request", "request_id": name, "row": 0, "model": "churn", "arm": "champion", "version": 1,
-         "tier": "champion", "reason": "in_service", "score": 0.5, "entity_id": who, "prediction_time": "2025-02-10T00:00:00+00:00",
-         "scored_at": "2025-02-10T00:00:00+00:00", "latency_us": 900, "snapshot": None, "features": {}, "given": [], "views": {},
-         "key": None}
+         "tier": "champion", "reason": "in_service", "score": 0.5, "entity_id": who, "prediction_time": at,
+         "scored_at": at, "latency_us": 900, "snapshot": None, "features": {}, "given": [], "views": {}, "key": None}
     )  # fmt: skip
 
 

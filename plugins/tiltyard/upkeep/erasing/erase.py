@@ -17,6 +17,7 @@ from tiltyard.prepare.whose import Whose
 from tiltyard.rails import Rails
 from tiltyard.records import Erasure, Learned, Receipt
 from tiltyard.spec import feature_key, load_all
+from tiltyard.tables import BUILT, INGEST_RUN, LANDED_FILE
 from tiltyard.upkeep import holds
 from tiltyard.upkeep.erasing.hunt import Found, Hunt
 from tiltyard.upkeep.erasing.places import PLACES
@@ -152,23 +153,25 @@ def _touch(rails: Rails, hunt: Hunt, erasure: Erasure) -> None:
     every = load_all(rails.settings.models)
     views = {view for spec in every for view in spec.prediction.features if view not in hunt.whose.views}
     wanted = {"who": sorted(hunt.values)}
+    there = {table: lake.columns(table) for table in hunt.whose.columns if lake.has(table)}
     anew: dict[str, set[str]] = {}
     for view in sorted(views):
-        keys: set[str] = set()
-        for raw in hunt.whose.raw:
-            carried = said.keys(view, feature_key(view), raw)
+        key, keys = feature_key(view), set[str]()
+        for table, own in there.items():
             theirs = " or ".join(
-                f"list_contains($who, trim(cast({quoted(name)} as varchar)))" for name in hunt.whose.columns[raw]
+                f"list_contains($who, trim(cast({quoted(name)} as varchar)))" for name in hunt.whose.columns[table]
             )
-            for column in carried if lake.has(raw) else ():
+            for column in {key, *said.keys(view, key, table)} & own.keys():
                 rows = lake.connection.execute(
-                    f"select distinct cast({quoted(column)} as varchar) from {identifier(raw)} where {theirs}", wanted
+                    f"select distinct cast({quoted(column)} as varchar) from {identifier(table)} where {theirs}", wanted
                 ).fetchall()
-                keys |= {key for (key,) in rows if key is not None}
+                keys |= {value for (value,) in rows if value is not None}
         if keys:
             rails.ledger.erasures.touch(erasure.id, view, keys, lake.snapshot())
             for source in {spec.source for spec in every if view in spec.prediction.features}:
                 anew.setdefault(source, set()).add(view)
+    for table in (LANDED_FILE, INGEST_RUN, BUILT) if anew else ():
+        lake.ensure(table)
     for source, tables in anew.items():
         rebuilding.pending(rails, source, tables, ingest.stamp(rails, source))
 
