@@ -170,8 +170,8 @@ def _touch(rails: Rails, hunt: Hunt, erasure: Erasure) -> None:
             rails.ledger.erasures.touch(erasure.id, view, keys, lake.snapshot())
             for source in {spec.source for spec in every if view in spec.prediction.features}:
                 anew.setdefault(source, set()).add(view)
-    for table in (LANDED_FILE, INGEST_RUN, BUILT) if anew else ():
-        lake.ensure(table)
+    for own_table in (LANDED_FILE, INGEST_RUN, BUILT) if anew else ():
+        lake.ensure(own_table)
     for source, tables in anew.items():
         rebuilding.pending(rails, source, tables, ingest.stamp(rails, source))
 
