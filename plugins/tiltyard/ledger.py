@@ -25,6 +25,7 @@ from tiltyard import chain, clock, postgres
 from tiltyard.accounts import Accounts
 from tiltyard.chain import ChainState
 from tiltyard.chronicle import Chronicle
+from tiltyard.erasures import Erasures
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.fence import Fence, changing, claim, played, playing
 from tiltyard.ledger_tables import (
@@ -36,6 +37,7 @@ from tiltyard.ledger_tables import (
     decision,
     default_task,
     default_task_end,
+    erasure,
     event,
     features_runs,
     finding,
@@ -173,6 +175,11 @@ class Ledger:
     def operations(self) -> Operations:
         """What persons did to models by hand."""
         return Operations(self.engine)
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        """Who was erased."""
+        return Erasures(self.engine)
 
     def verify(self, head: str | None = None) -> ChainState:
         """What the chain says of all that was decided (`chain.verify`)."""
@@ -677,11 +684,14 @@ class Ledger:
         counted = [sa.select(sa.func.count()).select_from(t).scalar_subquery() for t in (version, promotion, decision)]
         undone = sa.select(sa.func.count()).where(watch.c.verdict == "rollback").scalar_subquery()
         by_hand = sa.select(sa.func.count()).select_from(operation_end).scalar_subquery()
+        erased = sa.select(sa.func.count()).select_from(erasure).scalar_subquery()
         features = sa.select(sa.func.max(stage_run.c.recorded_at)).where(
             stage_run.c.stage == "features", stage_run.c.status == "done"
         )
         with self.engine.connect() as connection:
-            return str(connection.execute(sa.select(*counted, undone, by_hand, features.scalar_subquery())).one())
+            return str(
+                connection.execute(sa.select(*counted, undone, by_hand, erased, features.scalar_subquery())).one()
+            )
 
     # -- decisions ----------------------------------------------------------------------------
 

@@ -321,6 +321,52 @@ worth = sa.Table(
     sa.Column("recorded_at", _instant, nullable=False),
 )
 
+tombstone = sa.Table(
+    "tombstone",
+    metadata,
+    sa.Column("hash", sa.Text, primary_key=True),  # tombstones.made
+    sa.Column("entity", sa.Text, nullable=False),
+    sa.Column("erasure", sa.BigInteger, nullable=False),
+    sa.Column("key_mark", sa.Text, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+erasure = sa.Table(
+    "erasure",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("entity", sa.Text, nullable=False),
+    sa.Column("hashes", _json, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+erasure_end = sa.Table(
+    "erasure_end",
+    metadata,
+    sa.Column("erasure", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("outcome", sa.Text, nullable=False),  # done | failed
+    sa.Column("receipt", _json, nullable=False),  # records.Receipt
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+erasure_found = sa.Table(
+    "erasure_found",  # what is not done yet, for a run that goes on; the receipt has what it came to
+    metadata,
+    sa.Column("erasure", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("place", sa.Text, primary_key=True),
+    sa.Column("part", sa.Text, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+)
+
+erasure_touched = sa.Table(
+    "erasure_touched",  # what was counted with rows of theirs, and is counted without by the next build
+    metadata,
+    sa.Column("erasure", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("view", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("snapshot", sa.BigInteger, nullable=False),  # of the lake, before they went
+)
+
 chain = sa.Table(  # of which `chain.py` says what it is
     "chain",
     metadata,

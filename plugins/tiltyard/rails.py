@@ -15,7 +15,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import duckdb
 
-from tiltyard import postgres, release
+from tiltyard import postgres, release, tombstones
 from tiltyard.clock import is_hour, night_closing, night_of
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
@@ -24,6 +24,7 @@ from tiltyard.records import SUMMARIES, Decision, Publication, Status
 from tiltyard.settings import Settings
 from tiltyard.spec import Spec
 from tiltyard.stages import StageName
+from tiltyard.tombstones import Tombstones
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,10 @@ class Rails:
         if publication is None:
             raise BadInput("No features are published yet; run tiltyard features --as-of DATE first.")
         return publication
+
+    def tombstones(self) -> Tombstones:
+        """Of whom nothing is taken in. Raises BadInput where they cannot be told from others: their key is gone."""
+        return tombstones.known(self.settings, *self.ledger.erasures.hashes())
 
     def decisions(self, model: str, until: date | None = None) -> list[Decision]:
         """The gate's verdicts on a model's challengers, by night and challenger, for whoever asks by hand.

@@ -211,6 +211,10 @@ class Settings(BaseSettings):
     kafka_options: SecretStr | None = None
     """Options of librdkafka, like security.protocol=SASL_SSL,sasl.username=me, separated by commas. Unset: none."""
 
+    erasure_key: SecretStr | None = None
+    """The key of the tombstones of those who were erased: a long random text, the same on every host. Unset: the one in
+    home/erasure/key, which is made with the first erasure."""
+
     hindcast_jobs: Annotated[int | None, Field(ge=1)] = None
     """Processes that a hindcast spreads its models over; each takes half a gigabyte. Unset: one per core."""
     seed: int = 20160229

@@ -433,6 +433,14 @@ class DriftPolicy(Strict):
     """How often an effect has to show before it counts."""
 
 
+class PrivacyPolicy(Strict):
+    """What follows for a model when somebody is erased from whom it has learned."""
+
+    on_erasure: Literal["retrain", "record"] = "record"
+    """`record`: the receipt names the versions; `retrain`: a retrain is due as well, while the newest is one of them.
+    The cooldown, open incidents and the portfolio's limits hold for it as for the others."""
+
+
 class RetrainPolicy(Strict):
     """When a model is trained anew though nothing has drifted. The cooldown, open incidents and the portfolio's limits
     hold for these retrains as for the others."""
@@ -569,7 +577,7 @@ class SharedBreak(Strict):
 
 AlertKind = Literal[
     "approve", "uncounted", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed",
-    "stopped", "unanswered", "undelivered", "touched", "copying",
+    "stopped", "unanswered", "undelivered", "touched", "copying", "unerased",
 ]  # fmt: skip
 """What a message is about."""
 PORTFOLIO = "portfolio.yaml"
@@ -744,6 +752,8 @@ class Spec(Strict):
     """When a model is looked at again."""
     retrain: RetrainPolicy = RetrainPolicy()
     """When a model is trained anew though nothing has drifted."""
+    privacy: Annotated[PrivacyPolicy, Field(exclude_if=lambda value: value == PrivacyPolicy())] = PrivacyPolicy()
+    """What follows when somebody is erased from whom it has learned."""
     leakage: LeakagePolicy = LeakagePolicy()
     """How far the past may have been written over."""
     fallback: Fallback

@@ -25,7 +25,10 @@ from tiltyard import clock, lake
 from tiltyard.answered.report import LogDelivery, RequestNight
 from tiltyard.rails import Rails
 from tiltyard.serve import spool
+from tiltyard.spec import load_all
 from tiltyard.tables import REQUEST, REQUEST_SEGMENT, REQUEST_SHADOW, Table
+from tiltyard.tombstones import Tombstones, normal
+from tiltyard.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -149,11 +152,14 @@ def _deliver(rails: Rails, paths: Sequence[Path], stuck: list[OSError]) -> list[
     fence = rails.ledger.claim("requests")
     is_suspect = _delivered(rails, [path.stem for path in paths])
     batch = _Batch()
+    erased = rails.tombstones()
     for path in paths:
         if path.stem not in is_suspect:
             with suppress(FileNotFoundError):  # it was sealed since it was listed, and the next delivery takes it
                 _read(path, batch)
     if batch.segments:
+        if erased.entities:
+            _leave_out(rails, batch, erased)
         frames = batch.frames()
 
         def write(connection: duckdb.DuckDBPyConnection) -> None:
@@ -206,6 +212,29 @@ def _read(path: Path, batch: _Batch) -> None:
             available_at=clock.now(),
         )
     )
+
+
+def _leave_out(rails: Rails, batch: _Batch, erased: Tombstones) -> None:
+    """Take what is about those who were erased out of the batch. Its segments count them as what they have read."""
+    entity_of = {spec.name: spec.entity for spec in load_all(rails.settings.models)}
+    asked = {
+        (entity_of[row.model], row.entity_id) for row in batch.requests if row.model in entity_of and row.entity_id
+    }
+    gone = {
+        (entity, value)
+        for entity in erased.entities
+        for value in erased.among(entity, [value for of, value in asked if of == entity])
+    }
+    if not gone:
+        return
+    theirs = {
+        (row.request_id, row.row)
+        for row in batch.requests
+        if (entity_of.get(row.model, ""), normal(row.entity_id or "")) in gone
+    }
+    batch.requests = [row for row in batch.requests if (row.request_id, row.row) not in theirs]
+    batch.shadows = [row for row in batch.shadows if (row.request_id, row.row) not in theirs]
+    log.warning("%s of those who were erased: not taken into the log.", counted(len(theirs), "answer"))
 
 
 def _account(rails: Rails, folder: Path, counts: Mapping[str, int], stuck: list[OSError]) -> list[SegmentRow]:

@@ -18,6 +18,7 @@ from tiltyard.cli import (
     alerts,
     costs,
     data,
+    erasing,
     leakage,
     lifecycle,
     looking,
@@ -45,8 +46,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for group in (
-    lifecycle, looking, opening, new, data, stages, portfolio, nights, operating, costs, alerts, verifying, past,
-    leakage, serving, online,
+    lifecycle, looking, opening, new, data, stages, portfolio, nights, operating, costs, alerts, verifying, erasing,
+    past, leakage, serving, online,
 ):  # fmt: skip
     app.add_typer(group.commands)
 

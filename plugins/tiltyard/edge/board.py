@@ -78,6 +78,8 @@ OWED = 35
 """Nights of which it is told that their answers were not delivered."""
 LOSSES = 30
 """Nights of which the measured loss is drawn."""
+ERASING = timedelta(hours=1)
+"""For so long an erasure may be at work before it is told as one that was ended."""
 TOLD = timedelta(days=7)
 """How long it is told that one person has sent a model of tier 1 to its safe default."""
 _SCORED: tuple[StageName, ...] = ("features", *(stage for stage in NIGHTLY if STAGES[stage].is_taken_up_again))
@@ -204,7 +206,7 @@ class Asked(Record):
 
     kind: Literal[
         "approve", "uncounted", "operate", "explain", "table", "incident", "worse", "refused", "quarantined",
-        "undelivered", "copying", "untold", "touched",
+        "undelivered", "copying", "untold", "touched", "unerased",
     ]  # fmt: skip
     """What it is."""
     subject: str
@@ -621,6 +623,7 @@ class _Facts:
                 Asked(kind="touched", subject="the ledger", reason=why, since=kept.night,
                       link="/dags/lake_maintenance")
             )  # fmt: skip
+        asked += self.unerased()
         unsent = {entry.to: entry for entry in self.rails.ledger.outbox.unsent(self.now - SHOWN)}
         asked += [
             Asked(kind="untold", subject=name, reason=entry.error or "it took nothing", since=entry.created_at.date(),
@@ -629,6 +632,22 @@ class _Facts:
         ]  # fmt: skip
         far = datetime.max.replace(tzinfo=self.now.tzinfo)
         return sorted(asked, key=lambda item: (item.until or far, item.since or date.max, item.subject))
+
+    def unerased(self) -> list[Asked]:
+        """The erasures that are not done: killed, or with something left. One that works has an hour."""
+        receipts = {receipt.erasure: receipt for receipt in self.rails.ledger.erasures.receipts(done=False)}
+        found = []
+        for one in self.rails.ledger.erasures.unfinished():
+            receipt = receipts.get(one.id)
+            if receipt is None and self.now - one.recorded_at < ERASING:
+                continue
+            left = f"still in {listed(receipt.left)}" if receipt else "it was ended before it was done"
+            what = f"failed erasure {one.id} of {counted(len(one.hashes), one.entity)} ({one.reason}): {left}"
+            found.append(
+                Asked(kind="unerased", subject=f"erasure {one.id}", reason=what, since=one.recorded_at.date(),
+                      link="/tiltyard/")
+            )  # fmt: skip
+        return found
 
     def tables(self, specs: Sequence[Spec]) -> list[Asked]:
         """The tables that are at fault, those of one cause together."""

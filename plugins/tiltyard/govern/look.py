@@ -161,11 +161,15 @@ class Look:
 def since_training(rails: Rails, spec: Spec, as_of: datetime, *, before: date) -> SinceTraining:
     """What has passed at `as_of` since the newest training of a night before `before`. Matured labels are counted only
     where the spec asks for them."""
-    trained = [version.night for version in rails.ledger.versions(spec.name) if version.night < before]
-    if not trained or spec.retrain.after_matured is None:
-        return SinceTraining(max(trained, default=None))
-    newest = max(trained)
-    return SinceTraining(newest, frame.matured(rails, spec, as_of, rails.publication(), after=midnight(newest)))
+    versions = [version for version in rails.ledger.versions(spec.name) if version.night < before]
+    if not versions:
+        return SinceTraining()
+    newest = max(versions, key=lambda version: (version.night, version.version))
+    is_erased = spec.privacy.on_erasure == "retrain" and newest.version in rails.ledger.erasures.learned(spec.name)
+    matured = None
+    if spec.retrain.after_matured is not None:
+        matured = frame.matured(rails, spec, as_of, rails.publication(), after=midnight(newest.night))
+    return SinceTraining(newest.night, matured, is_erased)
 
 
 def _ordinal(instant: datetime) -> int:

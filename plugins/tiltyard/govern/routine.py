@@ -54,6 +54,10 @@ def due(policy: RetrainPolicy, since: SinceTraining, night: date) -> tuple[str, 
             f"{since.matured:,} labels have matured since the newest training, "
             f"retrain.after_matured is {policy.after_matured:,}"
         )
+    if since.is_erased:
+        reasons.append(
+            "somebody was erased from whom the newest version has learned, and privacy.on_erasure is retrain"
+        )
     return tuple(reasons)
 
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import math
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -103,6 +104,37 @@ class LmdbStore:
 
     def prune(self, table: str, before: float) -> int:
         return self._writing(partial(_prune, table=table, before=before))
+
+    def forget(self, table: str, keys: Sequence[str]) -> int:
+        count = self._writing(partial(_forget, table=table, keys=keys))
+        if keys and (self.folder / _DATA).exists():
+            self._write_anew()  # LMDB leaves the bytes of what was deleted in its file
+        return count
+
+    def forget_seen(self) -> None:
+        """Nothing to do: rows are read where they lie."""
+
+    def _write_anew(self) -> None:
+        """Put a file with the same rows in the place of the one that is there. Readers go on with theirs until their
+        next note, as after `clear`."""
+        beside = self.folder / "anew"
+        try:
+            with self._alone(), self._open().begin() as reading:
+                shutil.rmtree(beside, ignore_errors=True)
+                anew = lmdb.open(str(beside), map_size=MAP_BYTES)
+                try:
+                    with anew.begin(write=True) as writing, reading.cursor() as cursor:
+                        for key, value in cursor:
+                            writing.put(key, value, append=True)
+                finally:
+                    anew.close()
+                (beside / _DATA).replace(self.folder / _DATA)
+                (self.folder / _READERS).unlink(missing_ok=True)
+                self._environment = None
+        except (lmdb.Error, SystemError, OSError) as error:
+            raise self._unavailable(error) from None
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
     def write_note(self, name: str, note: Record) -> None:
         content = pack_note(note)
@@ -290,6 +322,10 @@ def _put(writing: "lmdb.Transaction[bytes]", table: str, rows: Iterable[tuple[st
             writing.put(address, pack(row))
             written += 1
     return written
+
+
+def _forget(writing: "lmdb.Transaction[bytes]", table: str, keys: Sequence[str]) -> int:
+    return sum(writing.delete(_address(table, key)) for key in keys)
 
 
 def _prune(writing: "lmdb.Transaction[bytes]", table: str, before: float) -> int:

@@ -249,6 +249,14 @@ class RedisStore:
             if cursor == 0:
                 return count
 
+    def forget(self, table: str, keys: Sequence[str]) -> int:
+        for key in keys:
+            self._seen.pop((table, key), None)
+        return int(self._do("hdel", _hash(table), *map(key_bytes, keys))) if keys else 0
+
+    def forget_seen(self) -> None:
+        self._seen.clear()
+
     def write_note(self, name: str, note: Record) -> None:
         self._do("hset", _NOTES, name, pack_note(note))
 

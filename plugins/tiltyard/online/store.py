@@ -78,6 +78,13 @@ class Store(Protocol):
     def prune(self, table: str, before: float) -> int:
         """Forget the rows whose event_time lies before, in epoch seconds; the number of them."""
 
+    def forget(self, table: str, keys: Sequence[str]) -> int:
+        """Forget the rows of these keys, whatever their times, so that no byte of them stays where the store lies; the
+        number of them. Safe to repeat: what an earlier call has left of them goes as well."""
+
+    def forget_seen(self) -> None:
+        """Forget what this process remembers of rows that it has read."""
+
     def write_note(self, name: str, note: Record) -> None:
         """Keep a small record beside the rows, durable on return: it shares their fate."""
 

@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import orjson
 
-from tiltyard import clock
+from tiltyard import clock, tombstones
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.online.connection import connect
 from tiltyard.online.store import EARLIEST, LATEST, FeatureRow, R, Store, TableNote, Value, table_note
 from tiltyard.prepare.fetch.topic import options as topic_options
 from tiltyard.records import Record
 from tiltyard.settings import Settings
+from tiltyard.tombstones import Tombstones
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -174,8 +175,12 @@ class Sink:
     say: Callable[[str], None] = lambda message: None
     """Tells whoever watches what is in the way, not more often than every REPORT_S."""
     counts: Counter[str] = field(default_factory=Counter)
-    """events; written, of those the ones that won; repeated, the ones that did not; aside_<reason>; not_kept, put aside
-    where no file took it; retries; not_committed."""
+    """events; written, of those the ones that won; repeated, the ones that did not; erased, of those who were erased,
+    which go nowhere; aside_<reason>; not_kept, put aside where no file took it; retries; not_committed."""
+    erased: Callable[[], Tombstones] = lambda: Tombstones(b"", {})
+    """Of whom nothing is taken in; asked again with every write."""
+    _keys: dict[str, str] = field(default_factory=dict)
+    """View → the name of its key."""
     _columns: dict[str, tuple[float, Mapping[str, str] | None]] = field(default_factory=dict)
     """View → when it was looked at, and its columns; None: the store does not have it."""
     _counts_noted_at: float = float("-inf")
@@ -187,7 +192,7 @@ class Sink:
         False: it was stopped before everything was written, and the place in the stream must not be kept.
         """
         rows: dict[str, list[tuple[str, FeatureRow]]] = {}
-        usable, written, now = 0, 0, self.now()
+        usable, written, now, erased = 0, 0, self.now(), self.erased()
         try:
             for place, content in records:
                 try:
@@ -195,6 +200,9 @@ class Sink:
                 except Unusable as error:
                     self._put_aside(place, content, error)
                 else:
+                    if erased.among(self._keys.get(view, "").removesuffix("_id"), [key]):
+                        self.counts["erased"] += 1
+                        continue
                     rows.setdefault(view, []).append((key, row))
                     usable += 1
             for view, rows_of_view in rows.items():
@@ -243,6 +251,8 @@ class Sink:
         if time.monotonic() - looked_at > LOOK_S:
             note = self.read_note(table_note(view), TableNote)
             columns = None if note is None else note.columns
+            if note is not None:
+                self._keys[view] = note.key
             if len(self._columns) < MOST_VIEWS:
                 self._columns[view] = (time.monotonic(), columns)
         return columns
@@ -564,7 +574,9 @@ def follow(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        sink = Sink(store, name, settings.home / "streams", stop=stop, say=say)
+        sink = Sink(
+            store, name, settings.home / "streams", stop=stop, say=say, erased=partial(tombstones.copied, settings)
+        )
         return consumer(sink).consume(drain=drain)
     finally:
         store.close()

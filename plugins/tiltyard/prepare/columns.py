@@ -2,7 +2,7 @@
 
 - `planned: true`: known ahead by its nature, like a due date. It is never suspected.
 - `written_later: true`, or the column that tells when: filled in after the row was first known, like a status.
-- `identifies: true`: it identifies a person.
+- `identifies: true`: it identifies a person; `identifies: customer` says whom, by the name that specs call it.
 - `unit`: what a number is in, like EUR.
 
 What is said of a column holds for what is made of it (`column_lineage`), until somebody says something else there.
@@ -43,8 +43,8 @@ class ColumnMeta(Strict):
     """Known ahead by its nature."""
     written_later: StrictBool | TimeColumn = False
     """Filled in after the row was first known; the column that tells when, where there is one."""
-    identifies: StrictBool = False
-    """It identifies a person."""
+    identifies: StrictBool | str = False
+    """It identifies a person; whom, by the name of an entity, where somebody says so."""
     unit: str | None = None
     """What a number is in; None: nobody says."""
     header: str | None = None
@@ -54,6 +54,13 @@ class ColumnMeta(Strict):
     @classmethod
     def _named(cls, value: object) -> object:
         return {"column": value} if isinstance(value, str) else value
+
+    @field_validator("identifies")
+    @classmethod
+    def _a_name(cls, value: bool | str) -> bool | str:
+        if isinstance(value, str) and not re.fullmatch("[a-z][a-z0-9_]*", value):
+            raise ValueError("it is true, or the name of an entity, like customer")
+        return value
 
     @field_validator("unit")
     @classmethod
@@ -88,6 +95,8 @@ class ColumnSaid:
     """It identifies a person."""
     unit: str | None = None
     """What a number is in."""
+    entity: str | None = None
+    """Whom it identifies, as specs call it; None where nobody says."""
 
     def __str__(self) -> str:
         return f"{self.table}.{self.column}"
@@ -162,6 +171,10 @@ class Columns:
     def keys(self, table: str, column: str, of: str) -> tuple[str, ...]:
         """The columns of the table `of` that a column carries unchanged."""
         return tuple(step.column for step in self._unchanged(table, column) if step.table == of)
+
+    def carried(self, table: str, column: str) -> frozenset[tuple[str, str]]:
+        """Every (table, column) whose value a column carries unchanged, itself among them."""
+        return frozenset((step.table, step.column) for step in self._unchanged(table, column))
 
     def unit(self, table: str, column: str) -> str | None:
         """What a column is in: as it is said of it, or of the one whose value it carries; None where nobody says, or
@@ -299,8 +312,9 @@ def _said(entry: _Entry) -> ColumnSaid:
         planned=meta.planned,
         written_later=bool(meta.written_later),
         when=meta.written_later if isinstance(meta.written_later, TimeColumn) else None,
-        identifies=meta.identifies,
+        identifies=bool(meta.identifies),
         unit=meta.unit,
+        entity=meta.identifies if isinstance(meta.identifies, str) else None,
     )
 
 

@@ -5,6 +5,7 @@ there is one definition of it. Reads are by `as_of` (what was known) and `at` (w
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,10 +91,25 @@ class TrainingFrame:
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
+            if _erased(self.path).is_file():
+                raise BadInput(
+                    f"The training frame {self.path} was erased, since it held somebody who was; tiltyard train makes "
+                    "another one, without them."
+                ) from None
             raise BadInput(f"The training frame {self.path} is gone; run tiltyard train again to rebuild it.") from None
         if hashlib.sha256(content).hexdigest() != self.digest:
             raise BadInput(f"The training frame {self.path} is damaged; run tiltyard train again, which makes it anew.")
         return pq.read_table(pa.BufferReader(content), columns=columns)
+
+
+def mark_erased(path: Path, at: datetime) -> None:
+    """Put down, before a frame goes, that it goes because somebody in it was erased."""
+    with whole(_erased(path), lasting=True) as part:
+        part.write_text(json.dumps({"erased_at": at.isoformat()}) + "\n")
+
+
+def _erased(path: Path) -> Path:
+    return path.with_suffix(".erased")
 
 
 def readable(rails: Rails, spec: Spec, at: At = None) -> Spec:

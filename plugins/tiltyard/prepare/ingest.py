@@ -7,11 +7,13 @@ under a fence, together with their digests in `ops.landed_file`: a killed run ha
 nothing left to do.
 """
 
+import csv
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -21,13 +23,14 @@ from tiltyard import clock
 from tiltyard.clock import night_of
 from tiltyard.errors import BadInput
 from tiltyard.lake import Lake, forget_files, identifier, literal, put, quoted, text
-from tiltyard.prepare import contracts, delivery_rows, landing
+from tiltyard.prepare import contracts, delivery_rows, landing, whose, without_rows
 from tiltyard.prepare.contracts import SourceContract, TableContract
 from tiltyard.prepare.delivery_rows import BEYOND, LINE, NAME, NUL
 from tiltyard.prepare.landing import LandingFile
 from tiltyard.rails import Rails
 from tiltyard.records import FetchedTable, QuarantinedFile, Record, RefusedFile
 from tiltyard.tables import INGEST_RUN, LANDED_FILE, Table
+from tiltyard.tombstones import Tombstones
 from tiltyard.words import counted
 
 log = logging.getLogger(__name__)
@@ -78,6 +81,8 @@ class IngestSummary(Record):
     """What lies in the landing zone and is no delivery, a sentence for each folder and reason."""
     null_key: int = 0
     """Number of rows without the key of their staging table. They land, and are nobody's."""
+    erased: int = 0
+    """Number of rows of those who were erased. They do not land, and are taken out of their files."""
 
     @property
     def away(self) -> tuple[str, ...]:
@@ -89,7 +94,9 @@ class IngestSummary(Record):
         """What a person should know of what was there, a sentence each."""
         beyond = f"{counted(self.beyond, 'instant')} infinite, before the year 1 or after 9999: NULL from here on"
         holed = f"{counted(self.holed, 'text')} with a NUL, which was taken out"
-        return (*self.left_alone, *([beyond] if self.beyond else []), *([holed] if self.holed else []))
+        erased = f"{counted(self.erased, 'row')} of those who were erased: they do not land"
+        told = ((self.beyond, beyond), (self.holed, holed), (self.erased, erased))
+        return (*self.left_alone, *(sentence for count, sentence in told if count))
 
 
 # -- a night ----------------------------------------------------------------------------------
@@ -166,6 +173,7 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
         holed=nulls[NUL],
         left_alone=sifted.left_alone,
         null_key=nulls["key"],
+        erased=sifted.erased,
     )
 
 
@@ -323,18 +331,23 @@ class _Sifted:
     """Number of files that came again."""
     left_alone: tuple[str, ...] = ()
     """What is no delivery, a sentence each."""
+    erased: int = 0
+    """Number of rows that were taken out of their files, since they are of those who were erased."""
 
 
 def _sift(rails: Rails, contract: SourceContract, as_of: datetime) -> _Sifted:
     """Inspect every due file that has not landed yet under its name, size and time of change."""
     sifted, history, left = _Sifted(), _history(rails.lake.connection, contract.name), landing.LeftAlone()
-    taken_back = withdrawn(rails, contract.name)
+    taken_back, of_erased = withdrawn(rails, contract.name), OfErased.of(rails)
     for path, table, complaint in landing.due_files(rails.settings, contract, as_of, left):
         try:
             file = LandingFile.of(path, table)
             before = history.get(path.parent.name, _History())
             if complaint is None and file.stat in before.stats:
                 continue
+            if table is not None and (count := of_erased.rows(rails.lake.connection, file, take=True)):
+                sifted.erased += count
+                file = LandingFile.of(path, table)
             file.sha256 = landing.digest(path)
         except FileNotFoundError:  # gone since it was listed: another run has put it away
             continue
@@ -369,6 +382,38 @@ def _sift(rails: Rails, contract: SourceContract, as_of: datetime) -> _Sifted:
     is_first = contract.name not in rails.settings.sources[1:]  # of several, one tells what belongs to none
     sifted.left_alone = (*left.sentences, *(landing.strangers(rails.settings) if is_first else ()))
     return sifted
+
+
+@dataclass(frozen=True)
+class OfErased:
+    """What tells the rows of those who were erased."""
+
+    erased: Tombstones
+    columns: Mapping[str, Sequence[tuple[str, str]]]
+    """Raw table → (entity, column) of each that it holds."""
+
+    @classmethod
+    def of(cls, rails: Rails) -> "OfErased":
+        """As the ledger and the texts in force say. Raises BadInput where the key of the tombstones is gone."""
+        erased = rails.tombstones()
+        return cls(erased, whose.raw_columns(rails.settings, erased.entities) if erased.entities else {})
+
+    def rows(self, connection: duckdb.DuckDBPyConnection, file: LandingFile, *, take: bool = False) -> int:
+        """How many rows of a file are theirs; with `take` they are taken out of it. None of one that cannot be read,
+        which goes to quarantine as every other."""
+        rows = 0
+        for entity, column in self.columns.get(file.table.raw, ()):
+            try:
+                own = without_rows.without(
+                    connection, file.path, file.table, [column], partial(self.erased.among, entity)
+                )
+            except (duckdb.Error, EOFError, UnicodeError, csv.Error):
+                return rows
+            if own is not None:
+                rows += own.rows
+                if take:
+                    without_rows.put(file.path, own.content)
+        return rows
 
 
 @dataclass

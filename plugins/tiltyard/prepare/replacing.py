@@ -211,6 +211,10 @@ def _inspected(rails: Rails, contract: SourceContract, file: Path, table: str | 
         )
     mended = LandingFile.of(file, _table(rails, contract, file, table))
     mended.sha256 = landing.digest(file)
+    if erased := ingest.OfErased.of(rails).rows(rails.lake.connection, mended):
+        raise BadInput(
+            f"{file} holds {counted(erased, 'row')} of those who were erased: take them out. Nothing was replaced."
+        )
     mended.inspect(rails.lake.connection)
     if mended.reason:
         raise BadInput(f"{file} cannot be taken: {mended.reason}. Nothing was replaced.")

@@ -1,8 +1,8 @@
 """What the parts hand each other, as frozen records: `base` (what every record can do) → `delivered` (what is known of
 the data that came) → `figures` (how good something was) → `publication` (what is in service) → `release` (which
 texts are) → `finding` (what drift tells the governor) → `evidence` (what a decision stands on) → `summary` (what a
-stage says of a night) → `entry` (what the ledger keeps), `operation` (what a person does by hand), `told` (what people
-are told), `cost` (what a night has used) and `worth` (what a model is worth).
+stage says of a night) → `entry` (what the ledger keeps), `operation` (what a person does by hand), `erasure` (who was
+erased), `told` (what people are told), `cost` (what a night has used) and `worth` (what a model is worth).
 """
 
 from tiltyard.records.base import Instant, JsonObject, Record
@@ -38,6 +38,7 @@ from tiltyard.records.entry import (
     VersionFacts,
     Watch,
 )
+from tiltyard.records.erasure import Erasure, HeldPart, HeldPlace, Learned, Receipt, Subject
 from tiltyard.records.evidence import (
     CalibrationBin,
     CohortArrival,
@@ -135,6 +136,7 @@ __all__ = [
     "DriftSummary",
     "DueForecast",
     "Embargo",
+    "Erasure",
     "EstimatedVersion",
     "Event",
     "EvidenceRecord",
@@ -151,6 +153,8 @@ __all__ = [
     "GovernorAction",
     "GovernorSummary",
     "Harm",
+    "HeldPart",
+    "HeldPlace",
     "Hold",
     "HowTold",
     "Incident",
@@ -164,6 +168,7 @@ __all__ = [
     "LandedFile",
     "LatencyReport",
     "LatencyVerdict",
+    "Learned",
     "LearnedScale",
     "LookupCheck",
     "Measured",
@@ -186,6 +191,7 @@ __all__ = [
     "PromotionSummary",
     "Publication",
     "QuarantinedFile",
+    "Receipt",
     "Record",
     "Recovery",
     "RefusedFile",
@@ -208,6 +214,7 @@ __all__ = [
     "State",
     "Status",
     "Stored",
+    "Subject",
     "Summary",
     "TableState",
     "TrainedFrom",

@@ -61,6 +61,8 @@ class SinceTraining(Record):
     """The night as of which the newest version was trained; None without one, or where nobody looked."""
     matured: int | None = None
     """Number of labels that have matured since; None where nobody counted them."""
+    is_erased: bool = False
+    """Whether somebody was erased from whom the newest version has learned, and its spec asks for a retrain then."""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,11 @@ class Repeated:
         self._keep(key, digest, answer)
         return answer
 
+    def forget(self) -> None:
+        """Forget all answers: somebody was erased, and nobody knows here whose they are."""
+        self._answers.clear()
+        self._bytes = 0
+
     def _keep(self, key: Key, digest: bytes, answer: bytes) -> None:
         if len(answer) > LARGEST:
             return

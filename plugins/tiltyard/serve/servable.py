@@ -302,6 +302,9 @@ class Servables:
         """What the ledger and the specs were at when they were read last; None before."""
         self._specs_read: tuple[tuple[tuple[Path, int], ...], list[Spec]] | None = None
         """((file, when it was changed) …, the specs that these files held); None before the first look."""
+        self.erasures = 0
+        """Number of erasures that the ledger had when it was read last: what is remembered of answers is forgotten with
+        each."""
         self._ledger: Ledger | None = None
         """Open connection; None while there is none."""
         self._lock = threading.Lock()
@@ -394,6 +397,7 @@ class Servables:
             else _roster(self._ledger, spec, summaries[spec.source])
             for spec in specs
         ]  # fmt: skip
+        self.erasures = self._ledger.erasures.begun()
         self._tide = tide
         return rosters
 

@@ -144,7 +144,11 @@ class Service:
 
     def _refresh(self) -> None:
         def look() -> None:
+            erasures = self.servables.erasures
             self.servables.refresh()
+            if self.servables.erasures != erasures:
+                self.store.forget_seen()
+                self._loop.call_soon_threadsafe(self._repeated.forget)
             self.metrics.look(self.servables.current)
             plans = [servable.plan for servable in self.servables.current.values()]
             self._nulls = lookup.nulls(self.store, plans, self.now())

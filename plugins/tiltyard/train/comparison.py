@@ -99,6 +99,7 @@ class ReplayComparison:
         self._read_now(as_of)
         self._read_then()
         self._read_late(as_of)
+        self._read_erased(as_of)
         self._put_side_by_side(as_of)
         self._count_unread()
 
@@ -218,6 +219,34 @@ class ReplayComparison:
             f"from ({' union all '.join(parts)}) group by all"
         )
 
+    def _read_erased(self, as_of: datetime) -> None:
+        """erased_rows: entity, prediction time, and view → up to which snapshot its row was counted with somebody who
+        was erased since. Such a row was not written over, and says nothing of the past."""
+        self.connection.execute(
+            "create temp table erased_rows (entity_id varchar, prediction_time timestamptz, view varchar, until bigint)"
+        )
+        touched = self.rails.ledger.erasures.touched(self.spec.prediction.features)
+        spine = self.rails.lake.relation(self.spec.prediction.spine, as_of, self.at)
+        for view, keys in touched.items():
+            self.connection.execute(
+                f"""
+                insert into erased_rows
+                select distinct cast(spine."{self.spec.key}" as varchar), spine.prediction_time, {text(view)}, own.until
+                from {spine} as spine
+                inner join (select unnest($keys) as key, unnest($until) as until) as own
+                    on cast(spine."{feature_key(view)}" as varchar) = own.key
+                """,
+                {"keys": [*keys], "until": [*keys.values()]},
+            )
+            row = self.connection.execute(
+                "select count(*) from replayed inner join erased_rows using (entity_id, prediction_time) "
+                "where erased_rows.view = ? and replayed.made_from <= erased_rows.until",
+                [view],
+            ).fetchone()
+            if row and row[0]:
+                why = "they were counted with rows of somebody who was erased since"
+                self.untested.append(UncomparedRows(view, row[0], why))
+
     def _put_side_by_side(self, as_of: datetime) -> None:
         """side_by_side: every row of either, with its matured label."""
         spec = self.spec
@@ -276,6 +305,7 @@ class ReplayComparison:
                 made.then_row as then_row,
                 now.frame as now_row,
                 late_rows.late_views,
+                erased.views as erased_views,
                 labels.label
             from then_known as made
             full outer join now_known as now
@@ -283,6 +313,16 @@ class ReplayComparison:
                 and made.as_of = now.as_of
             left join late_rows
                 on late_rows.entity_id = now.entity_id and late_rows.prediction_time = now.prediction_time
+            left join (
+                select erased_rows.entity_id, erased_rows.prediction_time, replayed.made_from,
+                    list(distinct erased_rows.view) as views
+                from erased_rows
+                inner join replayed using (entity_id, prediction_time)
+                where replayed.made_from <= erased_rows.until
+                group by all
+            ) as erased
+                on erased.entity_id = made.entity_id and erased.prediction_time = made.prediction_time
+                and erased.made_from = made.made_from
             left join labels
                 on labels.entity_id = coalesce(made.entity_id, now.entity_id)
                 and labels.prediction_time = coalesce(made.prediction_time, now.prediction_time)
@@ -362,7 +402,8 @@ class ReplayComparison:
         """SQL: may this row of side_by_side be compared by the feature?"""
         apart = self._apart.get(feature.name)
         but = f" and number not in ({', '.join(map(str, sorted(apart)))})" if apart else ""
-        return f"there_then and there_now{but}"
+        erased = f"coalesce(list_contains(erased_views, {text(feature.view)}), false)"
+        return f"there_then and there_now and not {erased}{but}"
 
     def kind(self, feature: frame.Feature) -> str:
         """SQL: in what way a row changed; NULL when it did not."""

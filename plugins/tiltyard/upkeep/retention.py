@@ -1,5 +1,7 @@
 """How long rows of `ops.*` tables are kept: for ever, unless the setting `lake_retention` says otherwise.
 
+A row that is let go goes from every snapshot, as that of a person does who is erased (decision 46).
+
 What landed (`raw.*`) and what dbt makes of it has no retention: an entity's rows are made anew from everything that
 ever landed of it, so that a row which is gone from raw would change the past.
 """
@@ -13,6 +15,7 @@ from tiltyard.lake import identifier, literal
 from tiltyard.rails import Rails
 from tiltyard.spec import Spec, portfolio
 from tiltyard.tables import BUILT, INGEST_RUN, LANDED_FILE, REQUEST_SEGMENT, TABLES
+from tiltyard.upkeep.erasing import lake_files
 
 FOR_EVER = (INGEST_RUN.name, LANDED_FILE.name, BUILT.name, REQUEST_SEGMENT.name)
 """What says that a file or a segment was taken in already: without it, it would be taken in twice. And what says from
@@ -60,8 +63,7 @@ def _looks_back(spec: Spec) -> timedelta:
 
 
 def let_go(rails: Rails, as_of: datetime, *, dry_run: bool) -> dict[str, int]:
-    """Remove the rows that are older than their retention at `as_of`: table → their number. The lake's snapshots have
-    them until they are expired."""
+    """Remove the rows that are older than their retention at `as_of`, at every snapshot: table → their number."""
     removed: dict[str, int] = {}
     for name, duration in durations(rails.settings.lake_retention, portfolio(rails.settings)).items():
         if not rails.lake.has(name):
@@ -79,4 +81,7 @@ def _old_rows(rails: Rails, table: str, before: datetime, dry_run: bool) -> int:
     count = int(row[0]) if row else 0
     if count and not dry_run:
         rails.lake.commit(lambda connection: connection.execute(f"delete {old}"), message=f"retention of {table}")
+    if not dry_run:  # also what a run that was killed has deleted and not blanked
+        with rails.lake.exclusive("requests"):
+            lake_files.blank(rails.lake, rails.settings, table, f"available_at < {literal(before)}")
     return count

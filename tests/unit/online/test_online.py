@@ -129,6 +129,19 @@ def test_notes_and_forgetting(store: Store, table: str) -> None:
     assert store.read_note(table, TableNote) == note
 
 
+def test_who_is_forgotten_leaves_no_byte_and_the_others_stay(store: Store, table: str, tmp_path: Path) -> None:
+    store.put(table, [(f"C-{number:06d}", row(number)) for number in range(2_000)])
+    store.put(table, [("C-000017", row(9_000, size=17.25))])
+    assert store.forget(table, ["C-000017", "C-000018", "C-999999"]) == 2
+    kept = store.get([(table, "C-000017"), (table, "C-000019")])
+    assert kept[0] is None and kept[1] == row(19)
+    for path in tmp_path.rglob("data.mdb"):
+        content = path.read_bytes()
+        assert b"C-000017" not in content and b"17.25" not in content and b"C-000019" in content
+    assert store.put(table, [("C-000020", row(9_000))]) == 1, "it is written to as before"
+    assert store.forget(table, ["C-000017"]) == 0
+
+
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> LmdbStore:
     return LmdbStore(tmp_path_factory.mktemp("shelf"))

@@ -92,3 +92,17 @@ def test_what_is_remembered_is_bounded_in_number_and_bytes(monkeypatch: pytest.M
         assert kept._bytes == sum(len(answer) for _, answer in kept._answers.values()) == 5
 
     asyncio.run(story())
+
+
+def test_what_is_forgotten_is_done_anew() -> None:
+    async def story() -> None:
+        kept, work = Repeated(), Work()
+        work.may_end.set()
+        await kept.once(KEY, b"d", work)
+        await kept.once(KEY, b"d", work)
+        assert work.times == 1
+        kept.forget()
+        await kept.once(KEY, b"d", work)
+        assert work.times == 2
+
+    asyncio.run(story())

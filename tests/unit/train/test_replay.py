@@ -197,6 +197,21 @@ def test_a_sum_in_another_order_is_the_same_number(shop: Rails, tmp_path: Path) 
     assert again(shop, tmp_path).verdict == "fail"
 
 
+def test_what_was_counted_with_an_erased_one_is_no_past_that_was_written_over(shop: Rails, tmp_path: Path) -> None:
+    """A shop is counted anew without a visit of somebody who was erased. That convicts nobody, and is told."""
+    predict(shop, [VISIT])
+    before = shop.lake.snapshot()
+    shop.lake.connection.execute("update lake.features.ftr_shop__state set size = size + 1")
+    assert again(shop, tmp_path).verdict == "fail"
+    shop.ledger.erasures.touch(1, "ftr_shop__state", ["another shop"], before)
+    assert again(shop, tmp_path).verdict == "fail"
+    shop.ledger.erasures.touch(1, "ftr_shop__state", ["s1"], before)
+    found = again(shop, tmp_path)
+    assert [change for change in found.changes if change.severity] == []
+    [untold] = found.untested
+    assert untold.what == "ftr_shop__state" and "counted with rows of somebody who was erased" in untold.why
+
+
 # -- bad input ----------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
 from tiltyard.tables import PROFILE, TIER_SHARE
 from tiltyard.upkeep import holds, maintenance, retention
+from tiltyard.upkeep.erasing import lake_files
 
 AS_OF = clock.parse_as_of("2025-06-01")
 CHURN = find(ROOT / "models", "churn")
@@ -68,6 +69,11 @@ def test_old_rows_go_at_their_retention_but_not_while_a_hold_stands(rails: Rails
     holds.release(rails, hold.id, by="ann", reason="closed")
     assert maintain(rails, dry_run=True).rows_removed == {"ops.profile": 1}
     assert maintain(rails).rows_removed == {"ops.profile": 1}
+    old = "available_at < timestamptz '2024-04-27'"
+    sources = [*lake_files.files(rails.lake), *lake_files.inlined(rails.lake)]
+    kept = [own.source for own in sources if own.table == PROFILE.name]
+    rows = [rails.lake.connection.execute(f"select count(*) from {own} where {old}").fetchone() for own in kept]
+    assert kept and rows == [(0,)] * len(kept), "at no snapshot"
     assert maintain(rails).rows_removed == {}
     assert len(rails.lake.query(f"select * from {{{PROFILE}}}", AS_OF)) == 2
     assert len(rails.lake.query(f"select * from {{{TIER_SHARE}}}", AS_OF)) == 3

@@ -24,6 +24,7 @@ WORDS: Final[dict[AlertKind, str]] = {
     "undelivered": "answers not delivered",
     "copying": "somebody may have a copy",
     "touched": "somebody wrote into the ledger",
+    "unerased": "failed erasure",
 }
 """What is told → in a few words."""
 
