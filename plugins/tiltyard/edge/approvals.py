@@ -1,7 +1,6 @@
 """A person's approval of a promotion: the task that asks, and the answer that counts."""
 
 import re
-from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOper
 from airflow.sdk import Param
 
 from tiltyard import clock
-from tiltyard.edge import answers, task_run
+from tiltyard.edge import answers, logins, task_run
 from tiltyard.edge.answers import RecordedAnswer
 from tiltyard.spec import Spec
 from tiltyard.stages import STAGES
@@ -61,12 +60,24 @@ class PromotionApproval(Question):
             response_timeout=spec.gate.approval_timeout,
             **kwargs,
         )
+        self.open_for = spec.gate.approval_timeout
 
     def execute(self, context: Any) -> Any:
-        if not (context["ti"].xcom_pull(task_ids=self.judged_by) or {}).get("proposal"):
+        """Ask, and say on the form until when: from now on, and not from when it was judged, to the minute that the
+        form names."""
+        proposal = (context["ti"].xcom_pull(task_ids=self.judged_by) or {}).get("proposal")
+        if not proposal:
             task_run.skip("The gate proposes no promotion tonight, so nobody has to be asked.")
         if answers.to_earlier_attempt(self.retries or 0):
             return None
+        now = clock.now()
+        until = now + self.open_for
+        if until.second or until.microsecond:
+            until = until.replace(second=0, microsecond=0) + timedelta(minutes=1)
+        self.response_timeout = until - now
+        self.body = (
+            f"{logins.conditions(until, proposal.get('who', ''), proposal.get('others', ()))}\n\n{self.body or ''}"
+        )
         return super().execute(context)
 
 
@@ -119,15 +130,6 @@ def comment() -> dict[str, Param]:
 def said(answer: RecordedAnswer) -> str | None:
     """What whoever answered said; None where that was nothing."""
     return str(answer.form.get(COMMENT) or "").strip() or None
-
-
-def conditions(until: datetime, who: str, others: Sequence[str] = ()) -> str:
-    """What holds of a question, in Markdown: until when, what silence means, who may answer (`logins.who_may`), who
-    else challenges."""
-    lines = [f"**Closes {until:%Y-%m-%d %H:%M} UTC. Silence is a no**: the champion stays.", who]
-    if others:
-        lines.append(f"Other challengers, which go on in shadow: {'; '.join(others)}.")
-    return " ".join(lines)
 
 
 def recorded_approval(rails: "Rails", spec: Spec, as_of: datetime, asked_by: str) -> "Approval | None":

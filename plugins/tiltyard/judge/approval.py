@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from tiltyard import words
 from tiltyard.records import JsonObject
 from tiltyard.spec import Approvers, Spec
 from tiltyard.words import UNKNOWN, Who, person
 
 APPROVE = "Approve"
 HINDCAST_SOURCE = "hindcast:auto"
-HINDCAST_PERSON = "hindcast"
+HINDCAST_PERSON = words.HINDCAST
 
 
 class Subject(NamedTuple):
@@ -93,9 +94,13 @@ def faults_of_all(
     faults = list(dict.fromkeys(found))
     if all(approval.source == HINDCAST_SOURCE for approval in approvals):
         return faults
-    people = Counter(name for approval in approvals if (name := who(approval.approved_by)))
-    faults += [f"'{name}' has approved twice, which is once" for name in sorted(people) if people[name] > 1]
     needed = spec.gate.approvals if spec.tier == 1 else 1
+    people = Counter(name for approval in approvals if (name := who(approval.approved_by)))
+    faults += [
+        f"'{name}' has approved twice, which is once: {needed} different people have to approve"
+        for name in sorted(people)
+        if people[name] > 1
+    ]
     if not faults and len(people) < needed:
         faults.append(f"{needed} people have to approve, {len(people)} did")
     return faults
