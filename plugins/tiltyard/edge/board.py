@@ -50,14 +50,14 @@ from tiltyard.words import clauses, counted, listed
 log = logging.getLogger(__name__)
 
 State = Literal[
-    "failed", "held", "asked", "approve", "stopped", "unanswered", "alarm", "incident", "late", "frozen", "pinned",
+    "failed", "held", "approve", "asked", "stopped", "unanswered", "alarm", "incident", "late", "frozen", "pinned",
     "default", "hold", "steady", "new", "retired",
 ]  # fmt: skip
 STATES: Final[dict[State, str]] = {
     "failed": "a stage failed on the newest night",
     "held": "a table that it reads is not good, and stands as of an earlier night",
-    "asked": "it lasts on its safe default, and a person has not said why",
     "approve": "a promotion, or what somebody wants done, waits for a person",
+    "asked": "it lasts on its safe default, and a person has not said why",
     "stopped": "a check stopped a stage on the newest night",
     "unanswered": "rows of the last week have no answer",
     "alarm": "its drift alarm stands",
@@ -501,8 +501,6 @@ class _Facts:
         if held := [self.states[name] for name in spec.tables if not self.good(name)]:
             first = min(held, key=lambda state: (state.state != "failed", state.table))
             return "held", str(first), "mend what stopped it, and let the night run again"
-        if task := self.tasks.get(spec.name):
-            return "asked", f"on its safe default since {task.since}", "say why (the form of its explanation)"
         if proposed := self.proposal(spec):
             version = proposed.decision.challenger
             return "approve", f"version {version} may be promoted; silence is a no", "approve or refuse"
@@ -510,6 +508,8 @@ class _Facts:
             return "approve", f"version {refused.decision.challenger}: {refused.why}", "clear judge to be asked again"
         if asked := self.asked_for(spec):
             return "approve", f"{operating.asked_in_words(asked)}; silence is a no", "approve or refuse"
+        if task := self.tasks.get(spec.name):  # after what silence answers: this waits as long as nobody says it
+            return "asked", f"on its safe default since {task.since}", "say why (the form of its explanation)"
         if newest and newest[1] == "stopped":
             return "stopped", f"{self.culprit(spec, 'stopped')} was stopped on {newest[0]}", "look at what was found"
         shadow = self.shadow.get(spec.name, ())

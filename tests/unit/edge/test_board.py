@@ -232,6 +232,19 @@ def test_what_waits_for_a_person_is_listed_until_it_has_an_answer(rails: Rails) 
     assert read(rails, spec).models[0].state == "asked"
 
 
+def test_a_question_that_silence_answers_comes_before_one_that_waits(rails: Rails) -> None:
+    spec = SPEC.model_copy(update={"tier": 1})
+    published(rails)
+    done(rails, night=NIGHT - timedelta(days=1))
+    rails.ledger.record_stage("churn", NIGHT, "done", ShadowSummary(night=NIGHT))
+    task = DefaultTask(model="churn", opened=NIGHT, since=NIGHT - timedelta(days=3), repeats=None, facts={})
+    rails.ledger.open_default_task(task)
+    assert read(rails, spec).models[0].state == "asked"
+    decided(rails, 2, 0.01)
+    assert read(rails, spec).models[0].state == "approve"
+    assert [*board.STATES].index("approve") < [*board.STATES].index("asked")
+
+
 def decided(rails: Rails, challenger: int, low: float | None) -> None:
     """What the gate said of a challenger on the night."""
     rails.ledger.add_decision(
