@@ -18,6 +18,7 @@ from tiltyard.edge.document import Document
 from tiltyard.edge.nights import SWEEP
 from tiltyard.edge.open_forms import Forms
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
+from tiltyard.outbox import PATIENCE
 from tiltyard.prepare import datasets, releasing
 from tiltyard.rails import Rails, drawing
 from tiltyard.records import GovernorSummary, Record
@@ -110,6 +111,8 @@ class DemoOutcome(Record):
     """Where Airflow is, and how to log in."""
     questions: tuple[Question, ...] = ()
     """What a person is asked, and nothing goes on without."""
+    untold: tuple[str, ...] = ()
+    """Whom nothing could be told, and why, a sentence each."""
 
 
 def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
@@ -146,6 +149,7 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
         for spec, as_of in newest:
             with drawing(rails, f"realized/{spec.name}.png", night_closing(as_of)):
                 plots.append(status.plot(rails, spec, as_of))
+        untold_to = untold(rails)
         ended_early: dict[str, tuple[EndedEarly, ...]] = {}
         for played in demos:
             of_model = hindcast.ended_early(rails, [night_closing(as_of) for as_of in played.nights])
@@ -158,6 +162,7 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
         ended_early=ended_early,
         airflow=AirflowAccess(url=started.url, user=started.user, password_file=str(started.password_file)),
         questions=asked,
+        untold=untold_to,
     )
 
 
@@ -334,9 +339,10 @@ def _stuck(rails: Rails, specs: Sequence[Spec], left: set[tuple[str, str]], day:
 
 def is_outcome(rails: Rails, dag_id: str, night: date) -> bool:
     """Whether a red run of a DAG is how a night is meant to end: a check stopped what no later night takes up again, as
-    a training, and the night goes on without it; or a person's answer did not count, which is no night's."""
+    a training, and the night goes on without it; or it is of no night: a person's answer did not count, or somebody
+    could not be told, which is said at the end (`untold`)."""
     stage, of = stages.split(dag_id)
-    if stage in ("explanation", "operate"):
+    if stage in ("explanation", "operate", "alerts"):
         return True
     if stage == "promotion" and of:
         return rails.ledger.stage_status(stage, of, night) == "done"
@@ -389,6 +395,15 @@ def questions(rails: Rails, specs: Sequence[Spec], night: date) -> tuple[Questio
     )
 
 
+def untold(rails: Rails) -> tuple[str, ...]:
+    """By which addresses somebody could not be told of what waits, and why, a sentence each."""
+    waiting = {entry.to: entry.error for entry in rails.ledger.outbox.unsent(clock.now() - PATIENCE)}
+    return tuple(
+        f"Nobody could be told by {to}: {error} What waits stands in the inbox, and is sent once that is mended."
+        for to, error in sorted(waiting.items())
+    )
+
+
 def dag_ids(settings: Settings, specs: tuple[Spec, ...]) -> list[str]:
     """The DAGs that a night of these models goes through."""
     features = {stages.dag_id("features", source) for source in settings.sources}
@@ -401,5 +416,6 @@ def summary(outcome: DemoOutcome) -> str:
     lines = [describe.model(document) for document in outcome.models]
     lines += [f"  plot         {path}" for path in outcome.plots]
     lines += map(str, outcome.questions)
+    lines += [f"warning: {sentence}" for sentence in outcome.untold]
     lines.append(f"{outcome.airflow}; make down stops it.")
     return "\n".join(lines)
