@@ -221,6 +221,8 @@ class Asked(Record):
     """The models that are concerned; empty: all of them."""
     tables: tuple[str, ...] = ()
     """The tables that are at fault; empty where none is."""
+    is_opening: bool = False
+    """Whether its form is about to be opened: nobody can answer yet, and nobody is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +271,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
     facts = _Facts(
         rails=rails,
         operations=operations,
-        proposals=proposals.read(ledger, at_work, operations, anchors, forms, now),
+        proposals=proposals.read(rails, at_work, operations, anchors, forms, now),
         problems=problems,
         now=now,
         anchors=anchors,
@@ -503,7 +505,7 @@ class _Facts:
             return "held", str(first), "mend what stopped it, and let the night run again"
         if proposed := self.proposal(spec):
             version = proposed.decision.challenger
-            return "approve", f"version {version} may be promoted; silence is a no", "approve or refuse"
+            return "approve", f"version {version} may be promoted; {_until(proposed)}", "approve or reject"
         if refused := self.proposals.refused.get(spec.name):
             return "approve", f"version {refused.decision.challenger}: {refused.why}", "clear judge to be asked again"
         if asked := self.asked_for(spec):
@@ -576,8 +578,8 @@ class _Facts:
     def inbox(self, specs: Sequence[Spec]) -> list[Asked]:
         """What waits for a person: what ends by itself first, then by age."""
         asked = [
-            Asked(kind="approve", subject=f"{name} v{one.decision.challenger}", reason=one.why,
-                  since=one.decision.night, until=one.until, link=one.link, models=(name,))
+            Asked(kind="approve", subject=f"{name} v{one.decision.challenger}", reason=f"{one.why} {one.who}".strip(),
+                  since=one.decision.night, until=one.until, link=one.link, models=(name,), is_opening=one.is_opening)
             for name, one in sorted(self.proposals.open.items())
         ]  # fmt: skip
         asked += [
@@ -735,6 +737,13 @@ class _Facts:
         sources = {spec.source for spec in specs}
         raw = {table for name in sources for table in _delivered(self.rails.settings, name)}
         return raw | {name for name in self.states if name.startswith(tuple(f"stg_{source}__" for source in sources))}
+
+
+def _until(proposed: Proposed) -> str:
+    """What becomes of a question without an answer, as half a sentence."""
+    if proposed.until is None:
+        return proposed.who[:1].lower() + proposed.who[1:].rstrip(".")
+    return "silence is a no"
 
 
 def _loss(night: NightLoss, spec: Spec) -> MeasuredLoss:

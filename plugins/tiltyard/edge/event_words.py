@@ -89,6 +89,11 @@ def is_approval(detail: JsonObject) -> bool:
     return any(APPROVE in _chosen(answer) for answer in _answers(detail))
 
 
+def requesters(detail: JsonObject) -> set[str]:
+    """Who had asked, of answers that do not count."""
+    return {name for answer in _answers(detail) for name in _chosen(answer, "requested_by")}
+
+
 def _approval(detail: JsonObject) -> Told:
     answers = _answers(detail)
     subjects = [answer["subject"] for answer in answers if isinstance(answer.get("subject"), list)]
@@ -101,9 +106,9 @@ def _approval(detail: JsonObject) -> Told:
     return f"nobody has said in time whether {about} may be promoted, which is a no", ""
 
 
-def _chosen(answer: JsonObject) -> list[str]:
-    chosen = answer.get("chosen")
-    return [str(one) for one in chosen] if isinstance(chosen, list) else [str(chosen)]
+def _chosen(answer: JsonObject, name: str = "chosen") -> list[str]:
+    value = answer.get(name)
+    return [str(one) for one in value] if isinstance(value, list) else [] if value is None else [str(value)]
 
 
 # -- what is done by hand ---------------------------------------------------------------------

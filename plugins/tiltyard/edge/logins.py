@@ -115,4 +115,6 @@ def closes(body: str) -> datetime | None:
 
 def answering(body: str) -> str:
     """Who may answer a form, as its head says, without marks; empty where it does not say."""
-    return body.split("\n\n")[1].replace("**", "") if _CLOSES.match(body) and "\n\n" in body else ""
+    head, _, rest = body.partition("\n\n")
+    whole = _CLOSES.match(head) and head.endswith(": the champion stays.")
+    return rest.partition("\n\n")[0].replace("**", "") if whole else ""

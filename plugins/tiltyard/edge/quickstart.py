@@ -83,15 +83,20 @@ class Question(Record):
     """The version that may be promoted."""
     night: date
     """The night on which the gate said so."""
-    until: datetime
-    """When silence counts as a no."""
+    until: datetime | None
+    """When silence counts as a no; None as long as there is no form."""
     form: str
     """Where it is answered."""
+    who: str
+    """Who may answer, or that there is no form yet, in sentences."""
 
     def __str__(self) -> str:
+        until = f", until {self.until:%Y-%m-%d %H:%M} UTC; silence is a no" if self.until else ""
+        who = f" {self.who}" if self.who else ""
+        form = "The form" if self.until else "Its DAG"
         return (
-            f"{self.model}: a person is asked whether version {self.version} may be promoted, until "
-            f"{self.until:%Y-%m-%d %H:%M} UTC; silence is a no. The form: {self.form}"
+            f"{self.model}: a person is asked whether version {self.version} may be promoted{until}.{who} {form}: "
+            f"{self.form}"
         )
 
 
@@ -370,10 +375,12 @@ def unfinished(rails: Rails, specs: Sequence[Spec], night: date) -> set[tuple[st
 
 
 def to_come(rails: Rails, specs: Sequence[Spec], night: date) -> set[tuple[str, str]]:
-    """What is `unfinished` of a night and comes by itself: not the promotions that wait for a person's answer."""
+    """What is `unfinished` of a night and comes by itself: not the promotions whose form waits for a person's
+    answer."""
     left = unfinished(rails, specs, night)
     waiting = {model for model, stage in left if stage == "promotion"}
-    asked = {question.model for question in questions(rails, [spec for spec in specs if spec.name in waiting], night)}
+    own = questions(rails, [spec for spec in specs if spec.name in waiting], night)
+    asked = {question.model for question in own if question.until}
     return {pair for pair in left if pair[1] != "promotion" or pair[0] not in asked}
 
 
@@ -381,13 +388,14 @@ def questions(rails: Rails, specs: Sequence[Spec], night: date) -> tuple[Questio
     """The promotions of the week up to a night that wait for a person, by model: what the inbox asks as well."""
     newest = {spec.name: night for spec in specs}
     operations = rails.ledger.operations.of(newest)
-    asked = proposals.read(rails.ledger, specs, operations, newest, Forms(rails.settings), clock.now()).open
+    asked = proposals.read(rails, specs, operations, newest, Forms(rails.settings), clock.now()).open
     return tuple(
         Question(
             model=name,
             version=one.decision.challenger,
             night=one.decision.night,
             until=one.until,
+            who=one.who,
             form=f"{address(rails.settings)}{one.link}",
         )
         for name, one in asked.items()

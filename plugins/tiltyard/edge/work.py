@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
-from tiltyard.edge import answers, due, explanations, hours, limits, log_lines, logins, metering, task_run
+from tiltyard.edge import answers, due, explanations, hours, limits, log_lines, metering, task_run
 from tiltyard.edge.approvals import approval_tasks, recorded_approval
 from tiltyard.edge.assets import (
     announced_through,
@@ -332,11 +332,11 @@ def judge(rails: "Rails", spec: Spec) -> JudgedNight:
 
 def _who_may(rails: "Rails", spec: Spec, challenger: int) -> str:
     """Who may approve a challenger now, in sentences."""
+    from tiltyard.edge import proposals
+
     trained = rails.ledger.version(spec.name, challenger)
     asked_by = [*task_run.requesters(), *(trained.requested_by.split(",") if trained else ())]
-    rules = load_portfolio(rails.settings.models)
-    people = rules.may_answer(spec.owner, clock.now().date(), asked_by)
-    return logins.who_may(people, asked_by, logins.known(rails.settings), rules.who, spec.gate.approvals)
+    return proposals.who_may(rails, spec, asked_by)
 
 
 def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:

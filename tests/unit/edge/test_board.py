@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from tiltyard import clock, ledger_tables, postgres
-from tiltyard.edge import board, board_query, night_metrics
+from tiltyard.edge import board, board_query, logins, night_metrics
 from tiltyard.edge.board import Board, MeasuredLoss, ModelRow
 from tiltyard.edge.board_query import BoardQuery
 from tiltyard.judge import operate
@@ -207,13 +207,21 @@ def test_what_waits_for_a_person_is_listed_until_it_has_an_answer(rails: Rails) 
         decided(rails, challenger, low)
     found = read(rails, spec)
     [item] = found.inbox
-    assert (item.kind, item.subject, item.link) == ("approve", "churn v2", "/dags/churn__promotion/required_actions")
-    assert (item.reason, found.models[0].gate) == ("Better by 0.01.", "promote"), "the one that the form is about"
-    assert item.until is not None and item.until > clock.now() + timedelta(hours=20)
-    assert found.models[0].state == "approve"
-    asked_in_airflow(rails, "churn__promotion", "approval", "Promote churn version 2 on the night of 2025-05-30?")
+    assert (item.kind, item.subject, item.link) == ("approve", "churn v2", "/dags/churn__promotion")
+    assert item.reason == "Better by 0.01. Its form is being opened.", "the one that the form is about"
+    assert (item.until, item.is_opening) == (None, True), "nobody can answer yet, and nobody is told when it closes"
+    assert (found.models[0].state, found.models[0].gate) == ("approve", "promote")
+    assert found.models[0].reason == "version 2 may be promoted; its form is being opened"
+    [waits] = board.read(rails, [spec], clock.now() + timedelta(minutes=40)).inbox
+    assert not waits.is_opening, "somebody has to be told"
+    assert waits.reason.endswith("Its form has not been opened in 40 minutes: look into what its DAG waits for.")
+    subject, until = "Promote churn version 2 on the night of 2025-05-30?", clock.now() + timedelta(hours=22)
+    body = logins.conditions(until, "**Only one** can: bob.", ["v3 (promote)"])
+    asked_in_airflow(rails, "churn__promotion", "approval", subject, body)
     [item] = read(rails, spec).inbox
     assert item.link == "/dags/churn__promotion/runs/asset%2F1/tasks/approval/required_actions"
+    assert (item.until, item.is_opening) == (until.replace(second=0, microsecond=0), False), "as the form says"
+    assert item.reason == "Better by 0.01. Only one can: bob."
     later = board.read(rails, [spec], clock.now() + timedelta(days=2))
     assert not later.inbox, "silence was a no"
     rails.ledger.record_stage("churn", NIGHT, "done", PromotionSummary(night=NIGHT, model="churn", verdict="promote"))
@@ -256,17 +264,27 @@ def decided(rails: Rails, challenger: int, low: float | None) -> None:
     )  # fmt: skip
 
 
-def asked_in_airflow(rails: Rails, dag_id: str, task_id: str, subject: str) -> None:
+def asked_in_airflow(rails: Rails, dag_id: str, task_id: str, subject: str, body: str = "") -> None:
     """What Airflow keeps of a form that waits."""
     engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
     with engine.begin() as connection:
         for statement in (
             "create table task_instance (id int, dag_id text, run_id text, task_id text, map_index int, state text)",
-            "create table hitl_detail (ti_id int, subject text, created_at timestamptz, responded_at timestamptz)",
+            "create table hitl_detail (ti_id int, subject text, body text, created_at timestamptz,"
+            " responded_at timestamptz)",
             "insert into task_instance values (1, :dag_id, 'asset/1', :task_id, -1, 'awaiting_input')",
-            "insert into hitl_detail values (1, :subject, now(), null)",
+            "insert into hitl_detail values (1, :subject, :body, now(), null)",
         ):
-            connection.execute(sa.text(statement), {"dag_id": dag_id, "task_id": task_id, "subject": subject})
+            values = {"dag_id": dag_id, "task_id": task_id, "subject": subject, "body": body}
+            connection.execute(sa.text(statement), values)
+
+
+def answered_in_airflow(rails: Rails) -> None:
+    """What Airflow keeps of the forms that wait once they are answered."""
+    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update hitl_detail set responded_at = now()"))
+        connection.execute(sa.text("update task_instance set state = 'success'"))
 
 
 def by_hand(rails: Rails, spec: Spec, action: OperationAction, to: Target = None, by: str = "ann") -> Operation:

@@ -5,9 +5,10 @@ from datetime import date, timedelta
 import pytest
 import typer
 
+from tests.unit.edge.test_board import asked_in_airflow
 from tiltyard import clock, stages
 from tiltyard.cli import lifecycle
-from tiltyard.edge import quickstart, starting
+from tiltyard.edge import logins, proposals, quickstart, starting
 from tiltyard.edge.quickstart import AirflowAccess, DemoOutcome
 from tiltyard.edge.starting import StartOutcome
 from tiltyard.edge.told import telling
@@ -149,6 +150,9 @@ def test_a_promotion_that_waits_for_a_person_is_told_and_not_waited_for(rails: R
             evidence=evidence,
         )
     )  # fmt: skip
+    assert quickstart.to_come(rails, [spec], night) == {("churn", "promotion")}, "its form is not there yet"
+    body = logins.conditions(clock.now() + timedelta(days=1), "These may answer: bob.")
+    asked_in_airflow(rails, "churn__promotion", "approval", proposals.question("churn", 3, night), body)
     assert quickstart.to_come(rails, [spec], night) == set()
     later = night + timedelta(days=1)
     assert ("churn", "promotion") not in quickstart.to_come(rails, [spec], later), "no later one is judged meanwhile"

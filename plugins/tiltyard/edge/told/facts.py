@@ -42,7 +42,12 @@ TOGETHER = 3
 def facts(board: Board, specs: Sequence[Spec]) -> list[Fact]:
     """What there is to tell, of each owner that is concerned, by kind and subject."""
     by_name = {spec.name: spec for spec in specs}
-    found = [fact for item in board.inbox if item.kind != "untold" for fact in _of_item(item, by_name)]
+    found = [
+        fact
+        for item in board.inbox
+        if item.kind != "untold" and not item.is_opening
+        for fact in _of_item(item, by_name)
+    ]
     tables = [item for item in board.inbox if item.kind == "table"]
     own = [row for row in board.models if not any(_is_told_with(item, row) for item in tables)]
     found += [fact for rows in _alike(own) for fact in _of_rows(rows, by_name)]
