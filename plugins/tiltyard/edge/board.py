@@ -15,8 +15,8 @@ from typing import Final, Literal
 from tiltyard import clock, operating
 from tiltyard.answered import copying, delivery
 from tiltyard.chronicle import NightLoss, lately
-from tiltyard.edge import cost_page, proposals, table_faults
-from tiltyard.edge.open_forms import Forms
+from tiltyard.edge import cost_page, logins, proposals, table_faults
+from tiltyard.edge.open_forms import OPENING, Forms
 from tiltyard.edge.proposals import Proposals, Proposed
 from tiltyard.errors import BadInput
 from tiltyard.govern import standing
@@ -41,7 +41,7 @@ from tiltyard.records import (
     TableState,
 )
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, portfolio
+from tiltyard.spec import Spec, load_portfolio, portfolio
 from tiltyard.stages import NIGHTLY, STAGES, StageName, recorded_as
 from tiltyard.succession import ChampionChange
 from tiltyard.target import at_start
@@ -683,10 +683,13 @@ class _Facts:
         person has sent to its safe default, and a champion that does worse and is held."""
         found = []
         if one := self.asked_for(spec):
+            form = self.forms.find("operate", f"Operation {one.id}:")  # none where it was asked on the command line
+            is_opening = form is None and one.source == "airflow" and self.now - one.requested_at < OPENING
             found.append(
                 Asked(kind="operate", subject=f"{operating.what(one)} ({one.id})",
-                      reason=f"{one.requested_by} asks for it: {one.reason}", since=self.anchors.get(spec.name),
-                      until=one.until, link=self.forms.link("operate", f"Operation {one.id}:"), models=(spec.name,))
+                      reason=f"{one.requested_by} asks for it: {one.reason.rstrip('.')}. {self.confirming(spec, one)}",
+                      since=self.anchors.get(spec.name), until=one.until, link=form.link if form else "/dags/operate",
+                      models=(spec.name,), is_opening=is_opening)
             )  # fmt: skip
         changed = self.changes[spec.name][-1] if self.changes[spec.name] else None
         if spec.tier == 1 and changed and changed.action == "rollback" and changed.champion is None:
@@ -705,6 +708,12 @@ class _Facts:
                       since=runs[-1].night, link=f"/tiltyard/models/{spec.name}", models=(spec.name,))
             )  # fmt: skip
         return found
+
+    def confirming(self, spec: Spec, one: Operation) -> str:
+        """Who may confirm an operation, in a sentence: in its form, or on a command line, which needs no login."""
+        rules = load_portfolio(self.rails.settings.models)
+        people = rules.may_answer(spec.owner, self.now.date(), (one.requested_by,))
+        return logins.who_may(people, (one.requested_by,), None, rules.who)
 
     def checks_of(self, state: TableState, source: str | None) -> str:
         """Where it is seen why a table is not good: the page of the checks of its night, with the rows; where none was

@@ -343,9 +343,9 @@ def test_what_waits_for_a_second_person_is_in_the_inbox_until_it_is_decided(rail
     assert (item.kind, item.subject, item.reason) == (
         "operate",
         f"freeze churn ({asked.id})",
-        "ann asks for it: an audit",
+        "ann asks for it: an audit. These may answer: anybody else. Not ann, who asked for it.",
     )
-    assert (item.until, item.link) == (asked.until, "/dags/operate/required_actions")
+    assert (item.until, item.link) == (asked.until, "/dags/operate"), "no form was opened for it"
     assert found.models[0].state == "approve"
     assert f"tiltyard operations approve {asked.id}" in found.models[0].reason
     assert not board.read(rails, [spec], clock.now() + timedelta(days=2)).inbox, "silence was a no"
