@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from tiltyard.judge.approval import APPROVE
+from tiltyard.judge.approval import APPROVE, ASSUMED
 from tiltyard.operating import shown
 from tiltyard.records import Event, JsonObject
 from tiltyard.words import counted, ended, listed
@@ -99,6 +99,8 @@ def _approval(detail: JsonObject) -> Told:
     subjects = [answer["subject"] for answer in answers if isinstance(answer.get("subject"), list)]
     about = next((f"version {part[1]}" for part in subjects if isinstance(part, list) and len(part) > 1), "a version")
     faults, comments = _text(detail, "faults"), "; ".join(filter(None, (_text(one, "comment") for one in answers)))
+    if answers and all(answer.get("source") in ASSUMED for answer in answers):
+        return f"a no was assumed of {about}", "Nobody was asked: the hindcast was told that nobody approves"
     if is_approval(detail):
         return f"an approval of {about} did not count", faults
     if any(answer.get("approved_by") for answer in answers):
