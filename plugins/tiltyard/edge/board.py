@@ -509,7 +509,7 @@ class _Facts:
         if refused := self.proposals.refused.get(spec.name):
             return "approve", f"version {refused.decision.challenger}: {refused.why}", "clear judge to be asked again"
         if asked := self.asked_for(spec):
-            return "approve", f"{operating.asked_in_words(asked)}; silence is a no", "approve or refuse"
+            return "approve", f"{operating.asked_in_words(asked)}; silence is a no", "approve or reject"
         if task := self.tasks.get(spec.name):  # after what silence answers: this waits as long as nobody says it
             return "asked", f"on its safe default since {task.since}", "say why (the form of its explanation)"
         if newest and newest[1] == "stopped":

@@ -1,11 +1,13 @@
 """The portfolio at a glance: what state a model is in, what waits for a person; a hundred models cost what one does."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import sqlalchemy as sa
@@ -39,7 +41,7 @@ from tiltyard.records import (
     WatchVerdict,
 )
 from tiltyard.settings import ROOT
-from tiltyard.spec import Spec, find
+from tiltyard.spec import AlertKind, Spec, find
 
 NIGHT = date(2025, 5, 30)
 SPEC = find(ROOT / "models", "churn")
@@ -501,3 +503,14 @@ def test_a_table_that_a_model_does_not_stand_on_is_no_trouble_of_its(rails: Rail
     rows = {row.model: row for row in read(rails, SPEC, other).models}
     assert (rows["churn"].state, rows["churn"].ends) == ("held", ((NIGHT, "stopped"),))
     assert (rows["other"].state, rows["other"].ends) == ("steady", ((NIGHT, "done"),))
+
+
+def test_every_kind_of_the_inbox_and_of_messages_is_in_the_docs() -> None:
+    inbox = set(get_args(get_type_hints(board.Asked)["kind"]))
+    pages = (ROOT / "docs" / "reference" / "pages.md").read_text()
+    [table] = re.findall(r"(?s)## The inbox\n(.*?)\n## ", pages)
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", table)) == inbox
+    told = (ROOT / "docs" / "how-to" / "be-told.md").read_text()
+    assert not {kind for kind in inbox | {*get_args(AlertKind)} if f"`{kind}`" not in told}
+    states = re.findall(r"(?m)^\| `(\w+)` \|", pages.split("## How a model stands")[1].split("## The inbox")[0])
+    assert tuple(states) == tuple(board.STATES), "in the order of their trouble"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.edge.test_board import NIGHT, SPEC, answered_in_airflow, asked_in_airflow, done, published, read
 from tiltyard import clock
-from tiltyard.edge import logins, proposals, quickstart, recorded
+from tiltyard.edge import describe, logins, proposals, quickstart, recorded
 from tiltyard.edge.document import ModelStatus
 from tiltyard.edge.told.facts import facts
 from tiltyard.judge import approval
@@ -102,7 +102,8 @@ def refuse(rails: Rails, chosen: str, by: str | None) -> None:
     answer = Approval(by, "admin", (chosen,), clock.now(), subject, "airflow")
     detail = {"faults": approval.faults_of_all(HIGH, [answer], subject, "admin"), "approvals": [answer.to_json()]}
     rails.ledger.add_event(proposals.REFUSED, "churn", NIGHT, detail)
-    rails.ledger.record_stage("churn", NIGHT, "done", PromotionSummary(night=NIGHT, model="churn", verdict="promote"))
+    rails.ledger.record_stage("churn", NIGHT, "done", PromotionSummary(night=NIGHT, model="churn", verdict="promote",
+                              reason="The answer was Reject."))  # fmt: skip
 
 
 def test_an_approval_that_does_not_count_stays_in_the_inbox_and_is_told_until_it_is_asked_again(rails: Rails) -> None:
@@ -166,6 +167,10 @@ def test_who_says_no_or_nothing_is_asked_nothing_more(rails: Rails) -> None:
     for by in ("bob", None):
         refuse(rails, "Reject", by)
         assert not read(rails, HIGH).inbox
+    document = recorded.status(rails, HIGH)
+    assert isinstance(document, ModelStatus) and document.gate
+    assert (document.gate.verdict, document.gate.outcome) == ("promote", "The answer was Reject.")
+    assert "; not promoted: The answer was Reject" in describe.model(document)
     refuse(rails, "Approve", "admin")
     assert read(rails, HIGH).inbox
     refuse(rails, "Reject", None)
