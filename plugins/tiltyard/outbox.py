@@ -222,7 +222,7 @@ def _worth_sending(connection: sa.Connection, sendings: Sequence[Sending], over:
     nothing has been sent yet is reminded of nothing, and a digest takes the place of the one that was not sent."""
     unsent = sending.c.sent_at.is_(None)
     begun = sa.select(sending.c.id).where(sending.c.occasion.in_(BEGINNINGS), unsent, sending.c.message.in_(over))
-    left = connection.scalars(begun.with_for_update(skip_locked=True)).all()  # what is being sent now was begun
+    left: list[int] = [*connection.scalars(begun.with_for_update(skip_locked=True))]  # what is being sent now was begun
     connection.execute(sa.delete(sending).where(sending.c.id.in_(left)))
     for entry in sendings:
         if entry.occasion == "digest":

@@ -161,6 +161,7 @@ def test_a_form_closes_when_it_says_however_long_it_took_to_open_it(
     """What `judge` hands on has no end: it counts from when the form is there, to a whole minute."""
     opened = datetime(2025, 5, 31, 2, 14, 21, tzinfo=UTC)
     monkeypatch.setattr("tiltyard.clock.now", lambda: opened)
+    monkeypatch.setattr("tiltyard.edge.approvals.Look.notify", lambda self, context: None)
     monkeypatch.setattr("tiltyard.edge.answers.to_earlier_attempt", lambda retries: False)
     asked: dict[str, object] = {}
     monkeypatch.setattr("airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda **all: asked.update(all))

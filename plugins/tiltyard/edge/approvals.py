@@ -1,11 +1,13 @@
 """A person's approval of a promotion: the task that asks, and the answer that counts."""
 
+import logging
 import re
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import Param
+from airflow.sdk.bases.notifier import BaseNotifier
 
 from tiltyard import clock
 from tiltyard.edge import answers, logins, task_run
@@ -16,6 +18,8 @@ from tiltyard.stages import STAGES
 if TYPE_CHECKING:
     from tiltyard.judge.approval import Approval
     from tiltyard.rails import Rails
+
+log = logging.getLogger(__name__)
 
 APPROVALS = ("approval", "second_approval")
 """The tasks that ask, each a person of its own."""
@@ -28,12 +32,33 @@ COMMENT = "comment"
 _EVIDENCE = re.compile(r"^Evidence: `([0-9a-f]{64})`$", re.MULTILINE)
 
 
+class Look(BaseNotifier):
+    """Tells people what there is to tell, now that a form is there, and not with the next look of the alerts DAG."""
+
+    def notify(self, context: Any) -> None:
+        """Look and send. What keeps that from being done keeps nobody from answering: the next look comes."""
+        from tiltyard.edge.told import telling
+
+        try:
+            with task_run.working() as rails:
+                told = telling.tell(rails, clock.now(), task_run.connection)
+            for name, why in sorted(told.unsent.items()):
+                log.warning("%s: %s", name, why)
+        except Exception:  # whatever it is, the question is asked
+            log.exception("Nobody was told that the form is there; the next look of the alerts DAG tells it.")
+
+
 class Question(ApprovalOperator):
     """Asks a person to approve something. Silence until the timeout is a no.
 
     It has no default: Airflow's form puts the button of the default before the others, which speaks against what the
     evidence says. So the no of a silence is written by this task, where Airflow would write it.
     """
+
+    def execute(self, context: Any) -> Any:
+        """Open the form, and let whoever may answer hear of it."""
+        self.notifiers = [Look()]
+        return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Keep the answer; what comes of a Reject is the business of the task that follows."""
