@@ -8,6 +8,8 @@ at once; how much else does is bounded (`pages.per_owner_week`), and the rest is
 **What to do when it fails.** Nothing is lost: what a service did not take stays in the ledger and is sent by the next
 run that can, for a week. `tiltyard alerts list` shows it.
 
+No night waits for it: `make up` and `tiltyard start` say in their last lines whom nobody could tell, and why.
+
 - *is not set*, or *has no password*: an address is missing. Put it into the environment of Airflow, or into the
   connection that the route names, and let it run again.
 - *did not take it*: the service is away, or refuses the address. `tiltyard alerts test OWNER` sends one message to all

@@ -27,6 +27,10 @@ AWAY = 3
 is away neither holds up nor crowds out what goes elsewhere."""
 PATIENCE = timedelta(days=7)
 """What could not be sent for so long is given up."""
+A_DIGEST = timedelta(days=1)
+"""How long the digest of a morning may still be sent: then there is another one, where there is anything to say."""
+BEGINNINGS = ("begun", "reminder")
+"""Occasions of what is not sent any more once it is over."""
 SHOWN = 2 * PATIENCE
 """How long it is shown that something could not be told."""
 
@@ -73,7 +77,8 @@ class Outbox:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/outbox'))"))
             standing, unreadable = _standing(connection, now)
             look = decide(standing)
-            if over := [*look.ended, *unreadable]:  # first: what comes in the place of one has its name
+            over = [*look.ended, *unreadable]
+            if over:  # first: what comes in the place of one has its name
                 ended = sa.update(message).where(message.c.id.in_(over))
                 connection.execute(ended.values(ended_at=now))
             for fact, weight, own in look.opened:
@@ -91,7 +96,7 @@ class Outbox:
             if look.reminded:
                 asked = sa.update(message).where(message.c.id.in_(look.reminded))
                 connection.execute(asked.values(reminders=message.c.reminders + 1))
-            _put(connection, look.sendings, None)
+            _put(connection, _worth_sending(connection, look.sendings, over), None)
         return look
 
     def put(self, sendings: Sequence[Sending]) -> None:
@@ -99,15 +104,26 @@ class Outbox:
         with self._engine.begin() as connection:
             _put(connection, sendings, None)
 
-    def send(self, post: Callable[[Sending], str | None], now: datetime) -> list[Sending]:
-        """Post what waits, the oldest first. `post` returns why it could not, None where it could. What was tried."""
+    def send(
+        self,
+        post: Callable[[Sending], str | None],
+        now: datetime,
+        as_it_reads: Callable[[Sending, Message], Sending] = lambda entry, about: entry,
+    ) -> list[Sending]:
+        """Post what waits, the oldest first. `post` returns why it could not, None where it could; `as_it_reads` is the
+        text of a message that stands, as it is now. What was tried."""
         tried: list[Sending] = []
         failures: dict[str, int] = {}
+        of_what_is_over = (
+            sa.select(message.c.id).where(message.c.id == sending.c.message, message.c.ended_at.is_not(None)).exists()
+        )
         while len(tried) < MOST:
             with self._engine.begin() as connection:
                 waiting = (
                     sa.select(sending)
                     .where(sending.c.sent_at.is_(None), sending.c.created_at > now - PATIENCE)
+                    .where(sending.c.occasion.not_in(BEGINNINGS) | ~of_what_is_over)
+                    .where(sa.or_(sending.c.occasion != "digest", sending.c.created_at > now - A_DIGEST))
                     .where(sending.c.id.not_in([entry.id for entry in tried]))
                     .where(sending.c.to.not_in([to for to, failed in failures.items() if failed >= AWAY]))
                     .order_by(sending.c.id)
@@ -117,8 +133,14 @@ class Outbox:
                 row = connection.execute(waiting).mappings().first()
                 if row is None:
                     return tried
-                error = post(Sending.from_json(dict(row)))
+                entry = Sending.from_json(dict(row))
+                one = sa.select(message).where(message.c.id == entry.message, message.c.ended_at.is_(None))
+                about, _ = _readable(connection.execute(one).mappings())
+                if about:
+                    entry = as_it_reads(entry, about[0])
+                error = post(entry)
                 values: dict[str, Any] = {"attempts": sending.c.attempts + 1, "error": error}
+                values |= {"title": storable(entry.title), "body": storable(entry.body)}
                 values["sent_at"] = None if error else clock.now()
                 own = sa.update(sending).where(sending.c.id == row["id"])
                 after = connection.execute(own.values(**values).returning(sending)).mappings().one()
@@ -193,6 +215,31 @@ def _readable(rows: Iterable[Mapping[Any, Any]]) -> tuple[list[Message], list[in
             log.exception("Message %s cannot be read.", row["id"])
             unreadable.append(int(row["id"]))
     return found, unreadable
+
+
+def _worth_sending(connection: sa.Connection, sendings: Sequence[Sending], over: Collection[int]) -> list[Sending]:
+    """What of these is sent. What is over before it was sent to somebody is never sent to them, nor its end, whom
+    nothing has been sent yet is reminded of nothing, and a digest takes the place of the one that was not sent."""
+    unsent = sending.c.sent_at.is_(None)
+    begun = sa.select(sending.c.id).where(sending.c.occasion.in_(BEGINNINGS), unsent, sending.c.message.in_(over))
+    left: list[int] = [*connection.scalars(begun.with_for_update(skip_locked=True))]  # what is being sent now was begun
+    connection.execute(sa.delete(sending).where(sending.c.id.in_(left)))
+    for entry in sendings:
+        if entry.occasion == "digest":
+            same = (sending.c.occasion == "digest", sending.c.owner == entry.owner, sending.c.to == entry.to)
+            connection.execute(sa.delete(sending).where(*same, unsent))
+    numbers = {entry.message for entry in sendings}
+    own = sa.select(sending.c.message, sending.c.to, sending.c.sent_at).where(
+        sending.c.message.in_(numbers), sending.c.occasion.in_(BEGINNINGS)
+    )
+    rows = connection.execute(own).all()
+    waiting = {(row.message, row.to) for row in rows if row.sent_at is None and row.message not in over}
+    begun_to = {(row.message, row.to) for row in rows}
+    return [
+        entry for entry in sendings
+        if not (entry.occasion == "ended" and (entry.message, entry.to) not in begun_to)
+        and not (entry.occasion == "reminder" and (entry.message, entry.to) in waiting)
+    ]  # fmt: skip
 
 
 def _put(connection: sa.Connection, sendings: Sequence[Sending], number: int | None) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property, lru_cache
@@ -888,14 +888,16 @@ def load_portfolio(models: Path | str) -> Portfolio:
         raise BadInput(problems(path, node, error)) from None
 
 
-def check_portfolio(models: Path | str) -> tuple[str, ...]:
-    """What `models`/portfolio.yaml says of owners of whom no model is, a sentence each: it has no effect.
+def check_portfolio(models: Path | str, day: date | None = None) -> tuple[str, ...]:
+    """What of `models`/portfolio.yaml is not as somebody may think, a sentence each: owners of whom no model is, which
+    has no effect, and, on a `day`, fewer who may answer for a model of tier 1 than its gate asks for.
 
     Raises BadInput where the file does not hold, or such a name is nearly that of an owner: whoever misspells one of
     `approvers` lets anybody answer for its models, and a message of a route that is for nobody reaches nobody.
     """
     rules, path = load_portfolio(models), Path(models) / PORTFOLIO
-    owners = {spec.owner for spec in read_all(models)[0]}
+    specs = read_all(models)[0]
+    owners = {spec.owner for spec in specs}
     named: list[tuple[tuple[str | int, ...], str]] = [(("approvers", name), name) for name in rules.approvers]
     named += [(("routes", place), name) for place, route in enumerate(rules.routes) for name in route.owners]
     strangers = [(where, name) for where, name in named if name not in owners]
@@ -904,9 +906,22 @@ def check_portfolio(models: Path | str) -> tuple[str, ...]:
         if nearly := f"; did you mean {alike[0]}" if alike else meant(name, owners):
             line = line_of(read_yaml(path)[0], where)
             raise BadInput(f"{path}:{line}: {where[0]}: no model is owned by '{name}'{nearly}?")
-    return tuple(
-        f"{PORTFOLIO}: {where[0]} names {name}, who owns no model; it has no effect" for where, name in strangers
+    return (
+        *(f"{PORTFOLIO}: {where[0]} names {name}, who owns no model; it has no effect" for where, name in strangers),
+        *(_too_few(rules, specs, day) if day else ()),
     )
+
+
+def _too_few(rules: Portfolio, specs: Iterable[Spec], day: date) -> Iterator[str]:
+    """The models of tier 1 of which no promotion can be approved, whoever asks for it."""
+    for spec in specs:
+        may = rules.may_answer(spec.owner, day) if spec.tier == 1 else None
+        if may is not None and len(may) < spec.gate.approvals:
+            yield (
+                f"{PORTFOLIO}: {spec.name} asks for {spec.gate.approvals} approvals, and approvers of {spec.owner} "
+                f"names {', '.join(may) or 'nobody'}, so that none of its promotions can be approved; name one more, "
+                "or write approvals: 1 under its gate"
+            )
 
 
 def folder_of_models(models: Path | str) -> Path:

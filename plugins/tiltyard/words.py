@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 UNKNOWN = "unknown"
+HINDCAST = "hindcast"
+"""Who asks, and answers, in a hindcast: no person, and nobody can log in as it and approve."""
 """Stands in place of a name where nobody knows who it was. Nobody may approve what he could have asked for himself."""
 Who = Callable[[str | None], str]
 """A name → what all names of that person have in common: `person`, or what a portfolio says (`Portfolio.who`)."""

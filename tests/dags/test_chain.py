@@ -2,14 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import yaml
+from airflow.sdk.exceptions import TaskAwaitingInput
 
 from tiltyard import spec
-from tiltyard.edge import approvals, orchestration
+from tiltyard.edge import logins, orchestration
 from tiltyard.edge.assets import announced_through
 from tiltyard.settings import ROOT, Settings
 from tiltyard.stages import IN_CHUNKS, PER_MODEL
@@ -147,9 +150,39 @@ def test_silence_is_a_no(parse: Callable, models: Path) -> None:
 def test_a_question_says_until_when_who_may_answer_and_who_else_challenges() -> None:
     until = datetime(2025, 5, 31, 2, 14, tzinfo=UTC)
     closes = "**Closes 2025-05-31 02:14 UTC. Silence is a no**: the champion stays."
-    assert approvals.conditions(until, "These may answer: ann.", ("v3 (hold)", "v4 (promote)")) == (
-        f"{closes} These may answer: ann. Other challengers, which go on in shadow: v3 (hold); v4 (promote)."
+    assert logins.conditions(until, "These may answer: ann.", ("v3 (hold)", "v4 (promote)")) == (
+        f"{closes}\n\nThese may answer: ann.\n\nOther challengers, which go on in shadow: v3 (hold); v4 (promote)."
     )
+
+
+def test_a_form_closes_when_it_says_however_long_it_took_to_open_it(
+    parse: Callable, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `judge` hands on has no end: it counts from when the form is there, to a whole minute."""
+    opened = datetime(2025, 5, 31, 2, 14, 21, tzinfo=UTC)
+    monkeypatch.setattr("tiltyard.clock.now", lambda: opened)
+    monkeypatch.setattr("tiltyard.edge.approvals.Look.notify", lambda self, context: None)
+    monkeypatch.setattr("tiltyard.edge.answers.to_earlier_attempt", lambda retries: False)
+    asked: dict[str, object] = {}
+    monkeypatch.setattr("airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda **all: asked.update(all))
+    approval = parse(models, "incident")["alpha__promotion"].get_task("approval")
+    timeout = approval.response_timeout
+    approval.body = "The evidence."
+    proposal = {
+        "subject": "Promote?",
+        "body": "The evidence.",
+        "who": "These may answer: ann.",
+        "others": ["v3 (hold)"],
+    }
+    ti = SimpleNamespace(id="1", xcom_pull=lambda **which: {"proposal": proposal})
+    with pytest.raises(TaskAwaitingInput):
+        approval.execute({"ti": ti, "task_instance": ti})
+    body = str(asked["body"])
+    closes = logins.closes(body)
+    assert closes is not None and closes == opened + approval.response_timeout
+    assert timeout <= approval.response_timeout < timeout + timedelta(minutes=1)
+    assert logins.answering(body) == "These may answer: ann."
+    assert body.endswith("The evidence.")
 
 
 def test_no_silence_explains_a_safe_default(parse: Callable, models: Path) -> None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from tests.conftest import make_settings
-from tests.unit.edge.test_board import NIGHT, done, promoted
+from tests.unit.edge.test_board import NIGHT, asked_in_airflow, done, promoted
 from tiltyard import clock, postgres
 from tiltyard import rails as rails_module
 from tiltyard.edge import answers, approvals, operations, task_run
@@ -145,6 +145,30 @@ def test_a_second_person_is_asked_until_the_time_is_over_with_what_there_is_to_k
         second.execute(run)
     assert asked["options"] == ["Approve", "Reject"]
     assert timedelta(hours=20) < second.response_timeout <= timedelta(days=1)
+
+
+@pytest.mark.parametrize("rules", ["routes: [{to: [env:NOBODYS]}]", "routes: [{to: [nowhere]}]"])
+def test_who_is_asked_hears_of_it_as_soon_as_the_form_is_there_and_is_asked_whatever_becomes_of_that(
+    opened: Rails, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch, rules: str
+) -> None:
+    """The message is put down by the task that opens the form; rules that do not hold keep no form shut."""
+    monkeypatch.setenv("TILTYARD_MODELS", str(opened.settings.models))
+    monkeypatch.setenv("TILTYARD_SOURCES", "subscription")
+    told = operations.ask(opened, form("freeze", "high"))
+    (Path(opened.settings.models) / "portfolio.yaml").write_text(f"{rules}\n")
+    run["ti"].xcom_pull = lambda **which: told
+    monkeypatch.setattr(
+        "airflow.providers.standard.operators.hitl.upsert_hitl_detail",
+        lambda **detail: asked_in_airflow(opened, "operate", "second_person", told["subject"], told["body"]),
+    )
+    now = clock.now()
+    moments = {"data_interval_end": None, "logical_date": None, "run_after": now, "start_date": now}
+    run["dag_run"] = SimpleNamespace(triggering_user_name="ann", **moments)
+    with pytest.raises(TaskAwaitingInput):
+        approvals.second_person("ask").execute(run)
+    standing = [message.fact for message in opened.ledger.outbox.standing() if message.fact.kind == "operate"]
+    links = [fact.link for fact in standing]
+    assert links == (["/dags/operate/runs/asset%2F1/tasks/second_person/required_actions"] if "env" in rules else [])
 
 
 def test_a_reason_is_shown_to_the_second_person_and_does_nothing_else(opened: Rails, run: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """Every model against the dbt project: its tables, and its exposure; and the owners whom the rules name."""
 
+import re
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,26 @@ def test_an_owner_that_is_misspelled_lets_nobody_else_answer(tmp_path: Path, rul
     else:
         with pytest.raises(BadInput, match=says):
             check_portfolio(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("people", "is_enough"),
+    [
+        ("people: [ann]", False),
+        ("people: [ann, Ann ]", False),
+        ("people: [ann, bob]", True),
+        ("people: [ann], delegates: [{from: ann, to: bob, until: 2025-06-01}]", True),
+        ("people: [ann], delegates: [{from: ann, to: bob, until: 2025-05-01}]", False),
+    ],
+)
+def test_where_fewer_may_answer_than_a_gate_asks_for_that_is_said(tmp_path: Path, people: str, is_enough: bool) -> None:
+    (tmp_path / "churn").mkdir()
+    text = (ROOT / "models" / "churn" / "spec.yaml").read_text()
+    text = re.sub(r"(?m)^tier:.*$", "tier: 1", text)
+    text = text.replace("min_matured: 500", "min_matured: 500, approvals: 2")
+    (tmp_path / "churn" / "spec.yaml").write_text(text)
+    (tmp_path / "portfolio.yaml").write_text(f"approvers: {{subscriptions: {{{people}}}}}\n")
+    told = check_portfolio(tmp_path, date(2025, 5, 31))
+    assert bool(told) is not is_enough
+    assert is_enough or "churn asks for 2 approvals, and approvers of subscriptions names" in told[0]
+    assert check_portfolio(tmp_path) == ()

@@ -93,7 +93,7 @@ def validate(
     strangers: tuple[str, ...] = ()
     if not model:
         try:
-            strangers = specs.check_portfolio(settings.models)
+            strangers = specs.check_portfolio(settings.models, clock.now().date())
         except BadInput as error:
             refused[specs.PORTFOLIO] = error
     read = []

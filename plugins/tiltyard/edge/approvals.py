@@ -1,15 +1,16 @@
 """A person's approval of a promotion: the task that asks, and the answer that counts."""
 
+import logging
 import re
-from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import Param
+from airflow.sdk.bases.notifier import BaseNotifier
 
 from tiltyard import clock
-from tiltyard.edge import answers, task_run
+from tiltyard.edge import answers, logins, task_run
 from tiltyard.edge.answers import RecordedAnswer
 from tiltyard.spec import Spec
 from tiltyard.stages import STAGES
@@ -17,6 +18,8 @@ from tiltyard.stages import STAGES
 if TYPE_CHECKING:
     from tiltyard.judge.approval import Approval
     from tiltyard.rails import Rails
+
+log = logging.getLogger(__name__)
 
 APPROVALS = ("approval", "second_approval")
 """The tasks that ask, each a person of its own."""
@@ -29,12 +32,33 @@ COMMENT = "comment"
 _EVIDENCE = re.compile(r"^Evidence: `([0-9a-f]{64})`$", re.MULTILINE)
 
 
+class Look(BaseNotifier):
+    """Tells people what there is to tell, now that a form is there, and not with the next look of the alerts DAG."""
+
+    def notify(self, context: Any) -> None:
+        """Look and send. What keeps that from being done keeps nobody from answering: the next look comes."""
+        from tiltyard.edge.told import telling
+
+        try:
+            with task_run.working() as rails:
+                told = telling.tell(rails, clock.now(), task_run.connection)
+            for name, why in sorted(told.unsent.items()):
+                log.warning("%s: %s", name, why)
+        except Exception:  # whatever it is, the question is asked
+            log.exception("Nobody was told that the form is there; the next look of the alerts DAG tells it.")
+
+
 class Question(ApprovalOperator):
     """Asks a person to approve something. Silence until the timeout is a no.
 
     It has no default: Airflow's form puts the button of the default before the others, which speaks against what the
     evidence says. So the no of a silence is written by this task, where Airflow would write it.
     """
+
+    def execute(self, context: Any) -> Any:
+        """Open the form, and let whoever may answer hear of it."""
+        self.notifiers = [Look()]
+        return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Keep the answer; what comes of a Reject is the business of the task that follows."""
@@ -61,12 +85,24 @@ class PromotionApproval(Question):
             response_timeout=spec.gate.approval_timeout,
             **kwargs,
         )
+        self.open_for = spec.gate.approval_timeout
 
     def execute(self, context: Any) -> Any:
-        if not (context["ti"].xcom_pull(task_ids=self.judged_by) or {}).get("proposal"):
+        """Ask, and say on the form until when: from now on, and not from when it was judged, to the minute that the
+        form names."""
+        proposal = (context["ti"].xcom_pull(task_ids=self.judged_by) or {}).get("proposal")
+        if not proposal:
             task_run.skip("The gate proposes no promotion tonight, so nobody has to be asked.")
         if answers.to_earlier_attempt(self.retries or 0):
             return None
+        now = clock.now()
+        until = now + self.open_for
+        if until.second or until.microsecond:
+            until = until.replace(second=0, microsecond=0) + timedelta(minutes=1)
+        self.response_timeout = until - now
+        self.body = (
+            f"{logins.conditions(until, proposal.get('who', ''), proposal.get('others', ()))}\n\n{self.body or ''}"
+        )
         return super().execute(context)
 
 
@@ -119,15 +155,6 @@ def comment() -> dict[str, Param]:
 def said(answer: RecordedAnswer) -> str | None:
     """What whoever answered said; None where that was nothing."""
     return str(answer.form.get(COMMENT) or "").strip() or None
-
-
-def conditions(until: datetime, who: str, others: Sequence[str] = ()) -> str:
-    """What holds of a question, in Markdown: until when, what silence means, who may answer (`logins.who_may`), who
-    else challenges."""
-    lines = [f"**Closes {until:%Y-%m-%d %H:%M} UTC. Silence is a no**: the champion stays.", who]
-    if others:
-        lines.append(f"Other challengers, which go on in shadow: {'; '.join(others)}.")
-    return " ".join(lines)
 
 
 def recorded_approval(rails: "Rails", spec: Spec, as_of: datetime, asked_by: str) -> "Approval | None":

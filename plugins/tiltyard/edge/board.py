@@ -15,8 +15,8 @@ from typing import Final, Literal
 from tiltyard import clock, operating
 from tiltyard.answered import copying, delivery
 from tiltyard.chronicle import NightLoss, lately
-from tiltyard.edge import cost_page, proposals, table_faults
-from tiltyard.edge.open_forms import Forms
+from tiltyard.edge import cost_page, logins, proposals, table_faults
+from tiltyard.edge.open_forms import OPENING, Forms
 from tiltyard.edge.proposals import Proposals, Proposed
 from tiltyard.errors import BadInput
 from tiltyard.govern import standing
@@ -41,7 +41,7 @@ from tiltyard.records import (
     TableState,
 )
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, portfolio
+from tiltyard.spec import Spec, load_portfolio, portfolio
 from tiltyard.stages import NIGHTLY, STAGES, StageName, recorded_as
 from tiltyard.succession import ChampionChange
 from tiltyard.target import at_start
@@ -50,14 +50,14 @@ from tiltyard.words import clauses, counted, listed
 log = logging.getLogger(__name__)
 
 State = Literal[
-    "failed", "held", "asked", "approve", "stopped", "unanswered", "alarm", "incident", "late", "frozen", "pinned",
+    "failed", "held", "approve", "asked", "stopped", "unanswered", "alarm", "incident", "late", "frozen", "pinned",
     "default", "hold", "steady", "new", "retired",
 ]  # fmt: skip
 STATES: Final[dict[State, str]] = {
     "failed": "a stage failed on the newest night",
     "held": "a table that it reads is not good, and stands as of an earlier night",
-    "asked": "it lasts on its safe default, and a person has not said why",
     "approve": "a promotion, or what somebody wants done, waits for a person",
+    "asked": "it lasts on its safe default, and a person has not said why",
     "stopped": "a check stopped a stage on the newest night",
     "unanswered": "rows of the last week have no answer",
     "alarm": "its drift alarm stands",
@@ -223,6 +223,8 @@ class Asked(Record):
     """The models that are concerned; empty: all of them."""
     tables: tuple[str, ...] = ()
     """The tables that are at fault; empty where none is."""
+    is_opening: bool = False
+    """Whether its form is about to be opened: nobody can answer yet, and nobody is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +273,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
     facts = _Facts(
         rails=rails,
         operations=operations,
-        proposals=proposals.read(ledger, at_work, operations, anchors, forms, now),
+        proposals=proposals.read(rails, at_work, operations, anchors, forms, now),
         problems=problems,
         now=now,
         anchors=anchors,
@@ -503,15 +505,15 @@ class _Facts:
         if held := [self.states[name] for name in spec.tables if not self.good(name)]:
             first = min(held, key=lambda state: (state.state != "failed", state.table))
             return "held", str(first), "mend what stopped it, and let the night run again"
-        if task := self.tasks.get(spec.name):
-            return "asked", f"on its safe default since {task.since}", "say why (the form of its explanation)"
         if proposed := self.proposal(spec):
             version = proposed.decision.challenger
-            return "approve", f"version {version} may be promoted; silence is a no", "approve or refuse"
+            return "approve", f"version {version} may be promoted; {_until(proposed)}", "approve or reject"
         if refused := self.proposals.refused.get(spec.name):
             return "approve", f"version {refused.decision.challenger}: {refused.why}", "clear judge to be asked again"
         if asked := self.asked_for(spec):
-            return "approve", f"{operating.asked_in_words(asked)}; silence is a no", "approve or refuse"
+            return "approve", f"{operating.asked_in_words(asked)}; silence is a no", "approve or reject"
+        if task := self.tasks.get(spec.name):  # after what silence answers: this waits as long as nobody says it
+            return "asked", f"on its safe default since {task.since}", "say why (the form of its explanation)"
         if newest and newest[1] == "stopped":
             return "stopped", f"{self.culprit(spec, 'stopped')} was stopped on {newest[0]}", "look at what was found"
         shadow = self.shadow.get(spec.name, ())
@@ -578,8 +580,8 @@ class _Facts:
     def inbox(self, specs: Sequence[Spec]) -> list[Asked]:
         """What waits for a person: what ends by itself first, then by age."""
         asked = [
-            Asked(kind="approve", subject=f"{name} v{one.decision.challenger}", reason=one.why,
-                  since=one.decision.night, until=one.until, link=one.link, models=(name,))
+            Asked(kind="approve", subject=f"{name} v{one.decision.challenger}", reason=f"{one.why} {one.who}".strip(),
+                  since=one.decision.night, until=one.until, link=one.link, models=(name,), is_opening=one.is_opening)
             for name, one in sorted(self.proposals.open.items())
         ]  # fmt: skip
         asked += [
@@ -700,10 +702,13 @@ class _Facts:
         person has sent to its safe default, and a champion that does worse and is held."""
         found = []
         if one := self.asked_for(spec):
+            form = self.forms.find("operate", f"Operation {one.id}:")  # none where it was asked on the command line
+            is_opening = form is None and one.source == "airflow" and self.now - one.requested_at < OPENING
             found.append(
                 Asked(kind="operate", subject=f"{operating.what(one)} ({one.id})",
-                      reason=f"{one.requested_by} asks for it: {one.reason}", since=self.anchors.get(spec.name),
-                      until=one.until, link=self.forms.link("operate", f"Operation {one.id}:"), models=(spec.name,))
+                      reason=f"{one.requested_by} asks for it: {one.reason.rstrip('.')}. {self.confirming(spec, one)}",
+                      since=self.anchors.get(spec.name), until=one.until, link=form.link if form else "/dags/operate",
+                      models=(spec.name,), is_opening=is_opening)
             )  # fmt: skip
         changed = self.changes[spec.name][-1] if self.changes[spec.name] else None
         if spec.tier == 1 and changed and changed.action == "rollback" and changed.champion is None:
@@ -722,6 +727,12 @@ class _Facts:
                       since=runs[-1].night, link=f"/tiltyard/models/{spec.name}", models=(spec.name,))
             )  # fmt: skip
         return found
+
+    def confirming(self, spec: Spec, one: Operation) -> str:
+        """Who may confirm an operation, in a sentence: in its form, or on a command line, which needs no login."""
+        rules = load_portfolio(self.rails.settings.models)
+        people = rules.may_answer(spec.owner, self.now.date(), (one.requested_by,))
+        return logins.who_may(people, (one.requested_by,), None, rules.who)
 
     def checks_of(self, state: TableState, source: str | None) -> str:
         """Where it is seen why a table is not good: the page of the checks of its night, with the rows; where none was
@@ -754,6 +765,13 @@ class _Facts:
         sources = {spec.source for spec in specs}
         raw = {table for name in sources for table in _delivered(self.rails.settings, name)}
         return raw | {name for name in self.states if name.startswith(tuple(f"stg_{source}__" for source in sources))}
+
+
+def _until(proposed: Proposed) -> str:
+    """What becomes of a question without an answer, as half a sentence."""
+    if proposed.until is None:
+        return proposed.who[:1].lower() + proposed.who[1:].rstrip(".")
+    return "silence is a no"
 
 
 def _loss(night: NightLoss, spec: Spec) -> MeasuredLoss:

@@ -373,7 +373,9 @@ def _gate(gate: GateDecision | None) -> str:
         return NOTHING
     against = f"champion v{gate.champion}" if gate.champion is not None else "the safe default"
     due = f"; {gate.due}" if gate.due else ""
-    return f"{gate.verdict} v{gate.challenger} against {against} on {gate.night}: {_sentences(gate.reasons)}{due}"
+    outcome = f"; not promoted: {gate.outcome.rstrip('.')}" if gate.outcome else ""
+    why = f"{_sentences(gate.reasons)}{due}{outcome}"
+    return f"{gate.verdict} v{gate.challenger} against {against} on {gate.night}: {why}"
 
 
 def _watch(watch: WatchedChampion | None, rollbacks: Sequence[Rollback]) -> str:

@@ -66,6 +66,9 @@ class GateDecision(Record):
     """What the gate says."""
     reasons: tuple[str, ...]
     """Why, a sentence each."""
+    outcome: str | None = None
+    """Why it was not promoted though the gate has said so, as a sentence; None where it was, where it still may be, or
+    where the gate has not."""
     due: DueForecast | None = None
     """When the challenger's evidence would be enough; None where it is, where something else than time stands in the
     way, or nothing can be said."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from tiltyard.judge.approval import APPROVE
+from tiltyard.judge.approval import APPROVE, ASSUMED
 from tiltyard.operating import shown
 from tiltyard.records import Event, JsonObject
 from tiltyard.words import counted, ended, listed
@@ -89,11 +89,18 @@ def is_approval(detail: JsonObject) -> bool:
     return any(APPROVE in _chosen(answer) for answer in _answers(detail))
 
 
+def requesters(detail: JsonObject) -> set[str]:
+    """Who had asked, of answers that do not count."""
+    return {name for answer in _answers(detail) for name in _chosen(answer, "requested_by")}
+
+
 def _approval(detail: JsonObject) -> Told:
     answers = _answers(detail)
     subjects = [answer["subject"] for answer in answers if isinstance(answer.get("subject"), list)]
     about = next((f"version {part[1]}" for part in subjects if isinstance(part, list) and len(part) > 1), "a version")
     faults, comments = _text(detail, "faults"), "; ".join(filter(None, (_text(one, "comment") for one in answers)))
+    if answers and all(answer.get("source") in ASSUMED for answer in answers):
+        return f"a no was assumed of {about}", "Nobody was asked: the hindcast was told that nobody approves"
     if is_approval(detail):
         return f"an approval of {about} did not count", faults
     if any(answer.get("approved_by") for answer in answers):
@@ -101,9 +108,9 @@ def _approval(detail: JsonObject) -> Told:
     return f"nobody has said in time whether {about} may be promoted, which is a no", ""
 
 
-def _chosen(answer: JsonObject) -> list[str]:
-    chosen = answer.get("chosen")
-    return [str(one) for one in chosen] if isinstance(chosen, list) else [str(chosen)]
+def _chosen(answer: JsonObject, name: str = "chosen") -> list[str]:
+    value = answer.get(name)
+    return [str(one) for one in value] if isinstance(value, list) else [] if value is None else [str(value)]
 
 
 # -- what is done by hand ---------------------------------------------------------------------

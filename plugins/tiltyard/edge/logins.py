@@ -2,10 +2,12 @@
 
 import logging
 import os
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from tiltyard.settings import Settings
-from tiltyard.words import Who, person
+from tiltyard.words import HINDCAST, Who, listed, person
 
 log = logging.getLogger(__name__)
 
@@ -14,6 +16,8 @@ NOBODY = "airflow"
 HOW_TO = "docs/how-to/approve-a-promotion.md"
 _LOOKS = {"viewer", "public"}
 """Roles that answer nothing."""
+_NUMBERS = ("none", "one", "two")
+_CLOSES = re.compile(r"\*\*Closes (\d{4}-\d\d-\d\d \d\d:\d\d) UTC\.")
 
 
 def known(settings: Settings) -> tuple[str, ...] | None:
@@ -48,25 +52,69 @@ def _in_database(settings: Settings) -> tuple[str, ...] | None:
 
 
 def who_may(
-    people: Sequence[str] | None, asked_by: Sequence[str], logins: Sequence[str] | None, who: Who = person
+    people: Sequence[str] | None,
+    asked_by: Sequence[str],
+    logins: Sequence[str] | None,
+    who: Who = person,
+    needed: int = 1,
 ) -> str:
-    """Who may answer, in sentences. Where nobody can, that is said, and how to go on.
+    """Who may answer, in sentences. Where fewer can than have to, that is said, and how to go on.
 
     `people`: those whom `approvers` names, without whoever asked; None: anybody but whoever asked. `asked_by`: who
     asked, or had it trained. `logins`: who can log in here; None where that is not known. `who`: which names are one
-    person's.
+    person's. `needed`: how many different people have to answer.
     """
-    asked = sorted({name.strip() for name in asked_by if name.strip() and name.strip() != NOBODY})
-    barred = {who(name) for name in asked}
-    not_these = f" Not {' or '.join(asked)}, who asked for it." if asked else ""
+    asked = sorted({name.strip() for name in asked_by if name.strip() and name.strip() not in (NOBODY, HINDCAST)})
+    barred = {who(name) for name in (*asked, HINDCAST)}
+    not_these = f"Not {' or '.join(asked)}, who asked for it." if asked else ""
+    several = f"{needed} different people have to answer, each one form." if needed > 1 else ""
+    there = None if logins is None else {who(name): name for name in logins if who(name) not in barred}
+    if people is None:
+        may = None if there is None else [*there.values()]
+    else:
+        may = [name for name in people if there is None or who(name) in there]
     if people is not None and not people:
-        return f"These may answer: nobody now; see approvers in models/portfolio.yaml.{not_these}"
-    if logins is None:
-        named = ", ".join(people) if people is not None else "anybody else" if asked else "anybody"
-        return f"These may answer: {named}.{not_these}"
-    there = {who(name): name for name in logins if who(name) not in barred}
-    may = [*there.values()] if people is None else [name for name in people if who(name) in there]
-    if may:
-        return f"These may answer: {', '.join(may if people is None else people)}.{not_these}"
-    named = "there is no other login" if people is None else f"those who may have no login: {', '.join(people)}"
-    return f"**Nobody can answer it here**: {named}.{not_these} Give somebody else a login first ({HOW_TO})."
+        parts = [several, "These may answer: nobody now; see approvers in models/portfolio.yaml.", not_these]
+    elif may is None:
+        parts = [several, f"These may answer: {'anybody else' if asked else 'anybody'}.", not_these]
+    elif not may:
+        named = f"those who may have no login: {listed(people)}" if people else "there is no other login"
+        parts = [f"**Nobody can answer it here**: {named}.", several, not_these, _ways_out(needed, asked)]
+    elif len(may) < needed:
+        only = f"**Only {_NUMBERS[len(may)]} of the {_NUMBERS[needed]} who are needed can answer it here**"
+        parts = [f"{only}: {listed(may)}.", several, not_these, _ways_out(needed, asked)]
+    else:
+        parts = [several, f"These may answer: {listed(people or may)}.", not_these]
+    return " ".join(filter(None, parts))
+
+
+def _ways_out(needed: int, asked: Sequence[str]) -> str:
+    """How to go on where fewer can answer than have to."""
+    ways = ["Give somebody else a login first"]
+    if needed > 1:
+        ways.append("write approvals: 1 under gate in the model's spec")
+    if needed > 1 and asked:
+        ways.append("let the schedule start the night, for which nobody has asked then")
+    return f"{', or '.join(ways)} ({HOW_TO})."
+
+
+def conditions(until: datetime, who: str, others: Sequence[str] = ()) -> str:
+    """What holds of a question, in Markdown, as the head of its form: until when, what silence means, who may answer
+    (`who_may`), who else challenges. `closes` and `answering` read it back."""
+    lines = [f"**Closes {until:%Y-%m-%d %H:%M} UTC. Silence is a no**: the champion stays.", who]
+    if others:
+        lines.append(f"Other challengers, which go on in shadow: {'; '.join(others)}.")
+    return "\n\n".join(lines)
+
+
+def closes(body: str) -> datetime | None:
+    """When a form closes, as its head says; None where it does not say."""
+    found = _CLOSES.match(body)
+    return datetime.strptime(found[1], "%Y-%m-%d %H:%M").replace(tzinfo=UTC) if found else None
+
+
+def answering(body: str) -> str:
+    """Who may answer a form, as its head says, without marks; empty where it does not say."""
+    head, _, rest = body.partition("\n\n")
+    whole = _CLOSES.match(head) and head.endswith(": the champion stays.")
+    return rest.partition("\n\n")[0].replace("**", "") if whole else ""

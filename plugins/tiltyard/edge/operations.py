@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tiltyard import clock, operating
 from tiltyard.edge import answers, logins, task_run
-from tiltyard.edge.approvals import CONFIRM, conditions, said
+from tiltyard.edge.approvals import CONFIRM, said
 from tiltyard.errors import BadInput
 from tiltyard.records import Instant, JsonObject, Operation, Record
 from tiltyard.spec import find, load_portfolio
@@ -65,7 +65,7 @@ def _waiting(rails: "Rails", one: Operation, sentence: str, owner: str) -> Asked
     rules = load_portfolio(rails.settings.models)
     may = rules.may_answer(owner, clock.now().date(), (one.requested_by,))
     body = [
-        conditions(one.until, logins.who_may(may, (one.requested_by,), logins.known(rails.settings), rules.who)),
+        logins.conditions(one.until, logins.who_may(may, (one.requested_by,), logins.known(rails.settings), rules.who)),
         f"**{markdown(one.requested_by)}** asks to {operating.what(one)}; in service now: "
         f"{operating.shown(one.before)}.",
         f"Why: {markdown(one.reason)}",

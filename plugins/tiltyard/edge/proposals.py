@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from tiltyard import operating
-from tiltyard.edge import event_words
-from tiltyard.edge.open_forms import Forms
+from tiltyard import clock, operating
+from tiltyard.edge import event_words, logins
+from tiltyard.edge.open_forms import OPENING, Forms
 from tiltyard.judge.best import best_of, by_how_much
 from tiltyard.ledger import Ledger
+from tiltyard.rails import Rails
 from tiltyard.records import Decision, Event, Operation
-from tiltyard.spec import Spec
+from tiltyard.spec import Spec, load_portfolio
 from tiltyard.stages import STAGES, dag_id
-from tiltyard.words import listed
+from tiltyard.words import counted, listed
 
 REFUSED = "approval_refused"
 """Kind of the ledger's event about answers that do not count."""
@@ -31,10 +32,14 @@ class Proposed:
 
     decision: Decision
     """What the gate said of the challenger that it is about."""
-    until: datetime
-    """When silence counts as a no."""
+    until: datetime | None
+    """When silence counts as a no, as its form says; None as long as there is no form."""
     link: str
-    """Where it is answered, below Airflow's address."""
+    """Where it is answered, below Airflow's address; without a form the DAG that opens it."""
+    who: str
+    """Who may answer, as its form says, or that there is no form yet, in sentences; empty where that is not known."""
+    is_opening: bool = False
+    """Whether its form is about to be opened: nobody can answer yet, and nobody is told."""
 
     @property
     def why(self) -> str:
@@ -51,13 +56,17 @@ class Refused:
     faults: tuple[str, ...]
     """Why it does not count, as half sentences."""
     link: str
-    """The DAG whose task asks again, below Airflow's address."""
+    """The task that asks again, in the run that has asked; the DAG where the run is not known. Below Airflow's
+    address."""
+    who: str
+    """Who may answer, in sentences, and how to go on where too few can."""
 
     @property
     def why(self) -> str:
-        """Why it does not count and how to go on, as a sentence."""
+        """Why it does not count and how to go on, as sentences."""
         return (
-            f"The approval does not hold: {listed(self.faults, '; ')}. Clear judge in its run, and it is asked again."
+            f"The approval does not hold: {listed(self.faults, '; ')}. {self.who} Clear judge in its run, and it is "
+            "asked again."
         )
 
 
@@ -72,7 +81,7 @@ class Proposals:
 
 
 def read(
-    ledger: Ledger,
+    rails: Rails,
     specs: Sequence[Spec],
     operations: Mapping[str, Sequence[Operation]],
     newest: Mapping[str, date],
@@ -81,6 +90,7 @@ def read(
 ) -> Proposals:
     """What there is to answer of models of the tier that asks. `newest`: model → its newest night, of those that have
     one. As many queries for a hundred models as for one, and one more for each of which an approval was refused."""
+    ledger = rails.ledger
     asking = {spec.name: spec for spec in specs if spec.tier == STAGES["promotion"].asks_tier}
     if not asking:
         return Proposals(open={}, refused={})
@@ -98,8 +108,7 @@ def read(
         ):  # it was asked again, though the night is closed
             proposed[name] = best
         elif operating.hindrance(operations.get(name, ()), best.night) is None:
-            link = f"/dags/{dag_id('promotion', name)}"
-            vain[name] = Refused(decision=best, faults=_texts(event.detail.get("faults")), link=link)
+            vain[name] = _refused(rails, asking[name], best, event, forms)
     opened = {name: asked for name, best in proposed.items()
               if (asked := _asked(asking[name], best, operations.get(name, ()), forms, now))}  # fmt: skip
     return Proposals(open=opened, refused=vain)
@@ -111,13 +120,44 @@ def question(model: str, version: int, night: date) -> str:
 
 
 def _asked(spec: Spec, best: Decision, operations: Sequence[Operation], forms: Forms, now: datetime) -> Proposed | None:
-    """The question, as long as its answer would count. The form's own time counts, where there is one already."""
+    """The question, as long as its answer would count. The form's own time counts: without one there is none yet."""
     if operating.hindrance(operations, best.night):
         return None
-    dag, begins = dag_id("promotion", spec.name), question(spec.name, best.challenger, best.night)
-    form = forms.find(dag, begins)
-    until = ((form.asked_at if form else None) or best.recorded_at or now) + spec.gate.approval_timeout
-    return Proposed(decision=best, until=until, link=forms.link(dag, begins)) if until > now else None
+    dag, timeout = dag_id("promotion", spec.name), spec.gate.approval_timeout
+    own = forms.of(dag, question(spec.name, best.challenger, best.night))
+    if form := next((form for form in own if not form.is_answered), None):
+        until = form.until or (form.asked_at or now) + timeout
+        return Proposed(decision=best, until=until, link=form.link, who=form.who) if until > now else None
+    begun = best.recorded_at or now
+    if len(own) >= spec.gate.approvals or begun + timeout <= now:  # answered, and about to be acted on; or too late
+        return None
+    is_opening = now - begun < OPENING
+    who = "Its form is being opened." if is_opening else (
+        f"Its form has not been opened in {counted(round((now - begun) / timedelta(minutes=1)), 'minute')}: look into "
+        "what its DAG waits for."
+    )  # fmt: skip
+    return Proposed(decision=best, until=None, link=f"/dags/{dag}", who=who, is_opening=is_opening)
+
+
+def _refused(rails: Rails, spec: Spec, best: Decision, event: Event, forms: Forms) -> Refused:
+    """An approval that does not count, with the run that has asked and who may answer it."""
+    dag = dag_id("promotion", spec.name)
+    asked = forms.of(dag, question(spec.name, best.challenger, best.night))
+    trained = rails.ledger.version(spec.name, best.challenger)
+    people = {*event_words.requesters(event.detail), *(trained.requested_by.split(",") if trained else ())}
+    return Refused(
+        decision=best,
+        faults=_texts(event.detail.get("faults")),
+        link=f"{asked[-1].run}/tasks/judge" if asked else f"/dags/{dag}",
+        who=who_may(rails, spec, sorted(people)).replace("**", ""),
+    )
+
+
+def who_may(rails: Rails, spec: Spec, asked_by: Sequence[str]) -> str:
+    """Who may approve a promotion of a model now, in sentences. `asked_by`: who asked, or had the version trained."""
+    rules = load_portfolio(rails.settings.models)
+    people = rules.may_answer(spec.owner, clock.now().date(), asked_by)
+    return logins.who_may(people, asked_by, logins.known(rails.settings), rules.who, spec.gate.approvals)
 
 
 def _best(decisions: Sequence[Decision], night: date) -> Decision | None:

@@ -18,6 +18,7 @@ from tiltyard.edge.document import Document
 from tiltyard.edge.nights import SWEEP
 from tiltyard.edge.open_forms import Forms
 from tiltyard.errors import BadInput, CheckFailed, Unavailable
+from tiltyard.outbox import PATIENCE
 from tiltyard.prepare import datasets, releasing
 from tiltyard.rails import Rails, drawing
 from tiltyard.records import GovernorSummary, Record
@@ -82,15 +83,20 @@ class Question(Record):
     """The version that may be promoted."""
     night: date
     """The night on which the gate said so."""
-    until: datetime
-    """When silence counts as a no."""
+    until: datetime | None
+    """When silence counts as a no; None as long as there is no form."""
     form: str
     """Where it is answered."""
+    who: str
+    """Who may answer, or that there is no form yet, in sentences."""
 
     def __str__(self) -> str:
+        until = f", until {self.until:%Y-%m-%d %H:%M} UTC; silence is a no" if self.until else ""
+        who = f" {self.who}" if self.who else ""
+        form = "The form" if self.until else "Its DAG"
         return (
-            f"{self.model}: a person is asked whether version {self.version} may be promoted, until "
-            f"{self.until:%Y-%m-%d %H:%M} UTC; silence is a no. The form: {self.form}"
+            f"{self.model}: a person is asked whether version {self.version} may be promoted{until}.{who} {form}: "
+            f"{self.form}"
         )
 
 
@@ -110,6 +116,8 @@ class DemoOutcome(Record):
     """Where Airflow is, and how to log in."""
     questions: tuple[Question, ...] = ()
     """What a person is asked, and nothing goes on without."""
+    untold: tuple[str, ...] = ()
+    """Whom nothing could be told, and why, a sentence each."""
 
 
 def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
@@ -146,6 +154,7 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
         for spec, as_of in newest:
             with drawing(rails, f"realized/{spec.name}.png", night_closing(as_of)):
                 plots.append(status.plot(rails, spec, as_of))
+        untold_to = untold(rails)
         ended_early: dict[str, tuple[EndedEarly, ...]] = {}
         for played in demos:
             of_model = hindcast.ended_early(rails, [night_closing(as_of) for as_of in played.nights])
@@ -158,6 +167,7 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
         ended_early=ended_early,
         airflow=AirflowAccess(url=started.url, user=started.user, password_file=str(started.password_file)),
         questions=asked,
+        untold=untold_to,
     )
 
 
@@ -334,9 +344,10 @@ def _stuck(rails: Rails, specs: Sequence[Spec], left: set[tuple[str, str]], day:
 
 def is_outcome(rails: Rails, dag_id: str, night: date) -> bool:
     """Whether a red run of a DAG is how a night is meant to end: a check stopped what no later night takes up again, as
-    a training, and the night goes on without it; or a person's answer did not count, which is no night's."""
+    a training, and the night goes on without it; or it is of no night: a person's answer did not count, or somebody
+    could not be told, which is said at the end (`untold`)."""
     stage, of = stages.split(dag_id)
-    if stage in ("explanation", "operate"):
+    if stage in ("explanation", "operate", "alerts"):
         return True
     if stage == "promotion" and of:
         return rails.ledger.stage_status(stage, of, night) == "done"
@@ -364,10 +375,12 @@ def unfinished(rails: Rails, specs: Sequence[Spec], night: date) -> set[tuple[st
 
 
 def to_come(rails: Rails, specs: Sequence[Spec], night: date) -> set[tuple[str, str]]:
-    """What is `unfinished` of a night and comes by itself: not the promotions that wait for a person's answer."""
+    """What is `unfinished` of a night and comes by itself: not the promotions whose form waits for a person's
+    answer."""
     left = unfinished(rails, specs, night)
     waiting = {model for model, stage in left if stage == "promotion"}
-    asked = {question.model for question in questions(rails, [spec for spec in specs if spec.name in waiting], night)}
+    own = questions(rails, [spec for spec in specs if spec.name in waiting], night)
+    asked = {question.model for question in own if question.until}
     return {pair for pair in left if pair[1] != "promotion" or pair[0] not in asked}
 
 
@@ -375,17 +388,27 @@ def questions(rails: Rails, specs: Sequence[Spec], night: date) -> tuple[Questio
     """The promotions of the week up to a night that wait for a person, by model: what the inbox asks as well."""
     newest = {spec.name: night for spec in specs}
     operations = rails.ledger.operations.of(newest)
-    asked = proposals.read(rails.ledger, specs, operations, newest, Forms(rails.settings), clock.now()).open
+    asked = proposals.read(rails, specs, operations, newest, Forms(rails.settings), clock.now()).open
     return tuple(
         Question(
             model=name,
             version=one.decision.challenger,
             night=one.decision.night,
             until=one.until,
+            who=one.who,
             form=f"{address(rails.settings)}{one.link}",
         )
         for name, one in asked.items()
         if night - SWEEP <= one.decision.night <= night
+    )
+
+
+def untold(rails: Rails) -> tuple[str, ...]:
+    """By which addresses somebody could not be told of what waits, and why, a sentence each."""
+    waiting = {entry.to: entry.error for entry in rails.ledger.outbox.unsent(clock.now() - PATIENCE)}
+    return tuple(
+        f"Nobody could be told by {to}: {error} What waits stands in the inbox, and is sent once that is mended."
+        for to, error in sorted(waiting.items())
     )
 
 
@@ -401,5 +424,6 @@ def summary(outcome: DemoOutcome) -> str:
     lines = [describe.model(document) for document in outcome.models]
     lines += [f"  plot         {path}" for path in outcome.plots]
     lines += map(str, outcome.questions)
+    lines += [f"warning: {sentence}" for sentence in outcome.untold]
     lines.append(f"{outcome.airflow}; make down stops it.")
     return "\n".join(lines)

@@ -210,12 +210,14 @@ def _gate(rails: Rails, spec: Spec, night: date) -> GateDecision | None:
     if decision is None:
         return None
     run = rails.ledger.stage_run(PromotionSummary, spec.name, decision.night)
+    closed = run.summary if run and run.status == "done" and decision.verdict == "promote" else None
     return GateDecision(
         night=decision.night,
         challenger=decision.challenger,
         champion=decision.champion,
         verdict=decision.verdict,
         reasons=decision.reasons,
+        outcome=closed.reason if closed and closed.promoted is None else None,
         due=run.summary.due if run and run.summary.challenger == decision.challenger else None,
     )
 

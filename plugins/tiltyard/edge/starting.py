@@ -56,6 +56,8 @@ class StartOutcome(Record):
     """What is not as somebody may think, a sentence each."""
     questions: tuple[Question, ...] = ()
     """What a person is asked."""
+    untold: tuple[str, ...] = ()
+    """Whom nothing could be told, and why, a sentence each."""
 
 
 def start(
@@ -103,6 +105,7 @@ def start(
                 airflow.wait_for_dags(quickstart.dag_ids(settings, specs))
         newest = [clock.night_closing(as_of) for as_of in nights[-1:]]
         asked = tuple(question for night in newest for question in quickstart.questions(rails, free, night))
+        untold = quickstart.untold(rails)
         resting = tuple(spec.name for spec in load_all(rails.settings.models) if spec.source not in settings.sources)
     progress("up", 1.0)
     if "api-server" not in running.started:
@@ -118,6 +121,7 @@ def start(
         refused=accepted.refused,
         notes=notes,
         questions=asked,
+        untold=untold,
     )
 
 
@@ -208,5 +212,6 @@ def summary(outcome: StartOutcome) -> str:
         lines.append(f"resting, since their source is not active here: {', '.join(outcome.resting)}")
     lines += [f"night of {night}: done" for night in outcome.nights]
     lines += map(str, outcome.questions)
+    lines += [f"warning: {sentence}" for sentence in outcome.untold]
     lines.append(f"{outcome.airflow}; tiltyard down stops it.")
     return "\n".join(lines)

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from tiltyard import clock
-from tiltyard.edge import answers, due, explanations, hours, limits, log_lines, logins, metering, task_run
-from tiltyard.edge.approvals import approval_tasks, conditions, recorded_approval
+from tiltyard.edge import answers, due, explanations, hours, limits, log_lines, metering, task_run
+from tiltyard.edge.approvals import approval_tasks, recorded_approval
 from tiltyard.edge.assets import (
     announced_through,
     feature_asset,
@@ -279,6 +279,10 @@ class Proposal(Record):
     """The question."""
     body: str
     """The evidence, in Markdown."""
+    who: str = ""
+    """Who may answer, in sentences."""
+    others: tuple[str, ...] = ()
+    """The other challengers, and what the gate says of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,24 +323,20 @@ def judge(rails: "Rails", spec: Spec) -> JudgedNight:
         task_run.show(judged.page, rails.settings)
     if judged.needs_approval and judged.page and judged.challenger is not None:
         body = evidence_file.markdown(rails, spec, newest, judged.challenger, task_run.report_url(judged.page))
-        about = conditions(
-            clock.now() + spec.gate.approval_timeout,
-            _who_may(rails, spec, judged.challenger),
-            [f"v{other.challenger} ({other.verdict})" for other in judged.decisions
-             if other.challenger != judged.challenger],
-        )  # fmt: skip
+        others = tuple(f"v{other.challenger} ({other.verdict})" for other in judged.decisions
+                       if other.challenger != judged.challenger)  # fmt: skip
         subject = proposals.question(spec.name, judged.challenger, clock.night_closing(newest))
-        proposal = Proposal(subject, f"{about}\n\n{body}")
+        proposal = Proposal(subject, body, _who_may(rails, spec, judged.challenger), others)
     return JudgedNight(**vars(judged), proposal=proposal, missed=tuple(sorted(closed)))
 
 
 def _who_may(rails: "Rails", spec: Spec, challenger: int) -> str:
     """Who may approve a challenger now, in sentences."""
+    from tiltyard.edge import proposals
+
     trained = rails.ledger.version(spec.name, challenger)
     asked_by = [*task_run.requesters(), *(trained.requested_by.split(",") if trained else ())]
-    rules = load_portfolio(rails.settings.models)
-    people = rules.may_answer(spec.owner, clock.now().date(), asked_by)
-    return logins.who_may(people, asked_by, logins.known(rails.settings), rules.who)
+    return proposals.who_may(rails, spec, asked_by)
 
 
 def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:

@@ -4,17 +4,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pydantic import JsonValue
 
+from tiltyard import words
 from tiltyard.records import JsonObject
 from tiltyard.spec import Approvers, Spec
 from tiltyard.words import UNKNOWN, Who, person
 
 APPROVE = "Approve"
-HINDCAST_SOURCE = "hindcast:auto"
-HINDCAST_PERSON = "hindcast"
+REJECT = "Reject"
+ASSUMED: Final = {"hindcast:auto": APPROVE, "hindcast:never": REJECT}
+"""Source of an answer that a hindcast assumes → the answer."""
+HINDCAST_PERSON = words.HINDCAST
 
 
 class Subject(NamedTuple):
@@ -45,9 +48,14 @@ class Approval:
     subject: Subject | None
     """What was asked; None when the question is none that this project writes."""
     source: str
-    """`airflow`, or `hindcast:auto`: assumed, not given, and recorded as such."""
+    """`airflow`, or `hindcast:auto` and `hindcast:never`: assumed, not given, and recorded as such."""
     comment: str | None = None
     """What the person said; None where that was nothing."""
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether nobody has given it."""
+        return self.source in ASSUMED
 
     def to_json(self) -> JsonObject:
         """The approval as the ledger keeps it."""
@@ -64,15 +72,16 @@ class Approval:
         }
 
 
-def assumed(subject: Subject, as_of: datetime) -> Approval:
-    """The hindcast's declared assumption that everybody who is asked would have approved, under its own source."""
+def assumed(subject: Subject, as_of: datetime, source: str = "hindcast:auto") -> Approval:
+    """The hindcast's declared assumption that everybody who is asked would have said so, under its own source, one of
+    ASSUMED."""
     return Approval(
         approved_by=HINDCAST_PERSON,
         requested_by="assumption",
-        chosen=APPROVE,
+        chosen=ASSUMED[source],
         responded_at=as_of,
         subject=subject,
-        source=HINDCAST_SOURCE,
+        source=source,
     )
 
 
@@ -91,11 +100,15 @@ def faults_of_all(
     """
     found = [fault for approval in approvals for fault in faults_of(approval, subject, trained_by, approvers, who)]
     faults = list(dict.fromkeys(found))
-    if all(approval.source == HINDCAST_SOURCE for approval in approvals):
+    if all(approval.is_assumed for approval in approvals):
         return faults
-    people = Counter(name for approval in approvals if (name := who(approval.approved_by)))
-    faults += [f"'{name}' has approved twice, which is once" for name in sorted(people) if people[name] > 1]
     needed = spec.gate.approvals if spec.tier == 1 else 1
+    people = Counter(name for approval in approvals if (name := who(approval.approved_by)))
+    faults += [
+        f"'{name}' has approved twice, which is once: {needed} different people have to approve"
+        for name in sorted(people)
+        if people[name] > 1
+    ]
     if not faults and len(people) < needed:
         faults.append(f"{needed} people have to approve, {len(people)} did")
     return faults
@@ -110,7 +123,7 @@ def faults_of(
     model's owner; None: anybody else. `who`: which names are one person's.
     """
     faults = []
-    approver, is_assumed = who(approval.approved_by), approval.source == HINDCAST_SOURCE
+    approver, is_assumed = who(approval.approved_by), approval.is_assumed
     if approval.subject is None or tuple(map(str, approval.subject)) != tuple(map(str, subject)):
         faults.append("it is about something else than this model, version, night and evidence")
     chosen = (approval.chosen,) if isinstance(approval.chosen, str) else tuple(approval.chosen)

@@ -19,7 +19,7 @@ from tiltyard.answered import arm
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.judge import aliases, approval, evidence_file, forecast, gate, pairs, rollback
-from tiltyard.judge.approval import HINDCAST_SOURCE, Approval, Subject
+from tiltyard.judge.approval import Approval, Subject
 from tiltyard.judge.best import best_of
 from tiltyard.lake import quoted
 from tiltyard.prepare import frame, truth
@@ -78,15 +78,16 @@ def judge_night(
     spec: Spec,
     as_of: datetime,
     *approvals: Approval,
-    assume: Literal["auto", "never"] = "never",
+    assume: Literal["auto", "never"] | None = None,
 ) -> PromotionSummary:
     """Watch and judge the night and promote what may be promoted; twice is once.
 
-    `assume="auto"` is the hindcast's declared assumption that people would have approved.
+    `assume` is what a hindcast declares that people would have said, a yes (`auto`) or a no (`never`), recorded as
+    assumed. Without it nobody has said anything.
     """
     judged = judge(rails, spec, as_of)
-    if not approvals and assume == "auto" and judged.needs_approval:
-        approvals = (approval.assumed(subject_of(spec, judged), as_of),)
+    if not approvals and assume and judged.needs_approval:
+        approvals = (approval.assumed(subject_of(spec, judged), as_of, f"hindcast:{assume}"),)
     outcome = promote(rails, spec, as_of, *approvals)
     return close(rails, spec, judged, outcome)
 
@@ -424,6 +425,9 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
         approvers = rules.approvers.get(spec.owner)
         faults = approval.faults_of_all(spec, approvals, subject, trained.requested_by, approvers, rules.who)
         faults += evidence_file.faults(rails, best.evidence)
+        if all(answer.is_assumed and answer.chosen == approval.REJECT for answer in approvals):
+            _refuse(rails, spec, night, approvals, [])
+            return PromotionOutcome(f"A no was assumed: nobody was asked about version {best.challenger}.")
         if faults:
             _refuse(rails, spec, night, approvals, faults)
             is_refused = any(approval.APPROVE in answer.chosen for answer in approvals)
@@ -490,7 +494,7 @@ def _given(approvals: Sequence[Approval], evidence: EvidenceRecord, page: PageFi
 
 def _refuse_people(rails: Rails, spec: Spec, night: date, approvals: Sequence[Approval], fault: str) -> None:
     """Keep the approvals of people that have no say; what a hindcast assumes is nobody's."""
-    if answers := [answer for answer in approvals if answer.source != HINDCAST_SOURCE]:
+    if answers := [answer for answer in approvals if not answer.is_assumed]:
         _refuse(rails, spec, night, answers, [fault])
 
 

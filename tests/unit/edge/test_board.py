@@ -1,17 +1,19 @@
 """The portfolio at a glance: what state a model is in, what waits for a person; a hundred models cost what one does."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import sqlalchemy as sa
 
 from tiltyard import clock, ledger_tables, postgres
-from tiltyard.edge import board, board_query, night_metrics
+from tiltyard.edge import board, board_query, logins, night_metrics
 from tiltyard.edge.board import Board, MeasuredLoss, ModelRow
 from tiltyard.edge.board_query import BoardQuery
 from tiltyard.judge import operate
@@ -39,7 +41,7 @@ from tiltyard.records import (
     WatchVerdict,
 )
 from tiltyard.settings import ROOT
-from tiltyard.spec import Spec, find
+from tiltyard.spec import AlertKind, Spec, find
 
 NIGHT = date(2025, 5, 30)
 SPEC = find(ROOT / "models", "churn")
@@ -207,13 +209,21 @@ def test_what_waits_for_a_person_is_listed_until_it_has_an_answer(rails: Rails) 
         decided(rails, challenger, low)
     found = read(rails, spec)
     [item] = found.inbox
-    assert (item.kind, item.subject, item.link) == ("approve", "churn v2", "/dags/churn__promotion/required_actions")
-    assert (item.reason, found.models[0].gate) == ("Better by 0.01.", "promote"), "the one that the form is about"
-    assert item.until is not None and item.until > clock.now() + timedelta(hours=20)
-    assert found.models[0].state == "approve"
-    asked_in_airflow(rails, "churn__promotion", "approval", "Promote churn version 2 on the night of 2025-05-30?")
+    assert (item.kind, item.subject, item.link) == ("approve", "churn v2", "/dags/churn__promotion")
+    assert item.reason == "Better by 0.01. Its form is being opened.", "the one that the form is about"
+    assert (item.until, item.is_opening) == (None, True), "nobody can answer yet, and nobody is told when it closes"
+    assert (found.models[0].state, found.models[0].gate) == ("approve", "promote")
+    assert found.models[0].reason == "version 2 may be promoted; its form is being opened"
+    [waits] = board.read(rails, [spec], clock.now() + timedelta(minutes=40)).inbox
+    assert not waits.is_opening, "somebody has to be told"
+    assert waits.reason.endswith("Its form has not been opened in 40 minutes: look into what its DAG waits for.")
+    subject, until = "Promote churn version 2 on the night of 2025-05-30?", clock.now() + timedelta(hours=22)
+    body = logins.conditions(until, "**Only one** can: bob.", ["v3 (promote)"])
+    asked_in_airflow(rails, "churn__promotion", "approval", subject, body)
     [item] = read(rails, spec).inbox
     assert item.link == "/dags/churn__promotion/runs/asset%2F1/tasks/approval/required_actions"
+    assert (item.until, item.is_opening) == (until.replace(second=0, microsecond=0), False), "as the form says"
+    assert item.reason == "Better by 0.01. Only one can: bob."
     later = board.read(rails, [spec], clock.now() + timedelta(days=2))
     assert not later.inbox, "silence was a no"
     rails.ledger.record_stage("churn", NIGHT, "done", PromotionSummary(night=NIGHT, model="churn", verdict="promote"))
@@ -232,6 +242,19 @@ def test_what_waits_for_a_person_is_listed_until_it_has_an_answer(rails: Rails) 
     assert read(rails, spec).models[0].state == "asked"
 
 
+def test_a_question_that_silence_answers_comes_before_one_that_waits(rails: Rails) -> None:
+    spec = SPEC.model_copy(update={"tier": 1})
+    published(rails)
+    done(rails, night=NIGHT - timedelta(days=1))
+    rails.ledger.record_stage("churn", NIGHT, "done", ShadowSummary(night=NIGHT))
+    task = DefaultTask(model="churn", opened=NIGHT, since=NIGHT - timedelta(days=3), repeats=None, facts={})
+    rails.ledger.open_default_task(task)
+    assert read(rails, spec).models[0].state == "asked"
+    decided(rails, 2, 0.01)
+    assert read(rails, spec).models[0].state == "approve"
+    assert [*board.STATES].index("approve") < [*board.STATES].index("asked")
+
+
 def decided(rails: Rails, challenger: int, low: float | None) -> None:
     """What the gate said of a challenger on the night."""
     rails.ledger.add_decision(
@@ -243,17 +266,27 @@ def decided(rails: Rails, challenger: int, low: float | None) -> None:
     )  # fmt: skip
 
 
-def asked_in_airflow(rails: Rails, dag_id: str, task_id: str, subject: str) -> None:
+def asked_in_airflow(rails: Rails, dag_id: str, task_id: str, subject: str, body: str = "") -> None:
     """What Airflow keeps of a form that waits."""
     engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
     with engine.begin() as connection:
         for statement in (
             "create table task_instance (id int, dag_id text, run_id text, task_id text, map_index int, state text)",
-            "create table hitl_detail (ti_id int, subject text, created_at timestamptz, responded_at timestamptz)",
+            "create table hitl_detail (ti_id int, subject text, body text, created_at timestamptz,"
+            " responded_at timestamptz)",
             "insert into task_instance values (1, :dag_id, 'asset/1', :task_id, -1, 'awaiting_input')",
-            "insert into hitl_detail values (1, :subject, now(), null)",
+            "insert into hitl_detail values (1, :subject, :body, now(), null)",
         ):
-            connection.execute(sa.text(statement), {"dag_id": dag_id, "task_id": task_id, "subject": subject})
+            values = {"dag_id": dag_id, "task_id": task_id, "subject": subject, "body": body}
+            connection.execute(sa.text(statement), values)
+
+
+def answered_in_airflow(rails: Rails) -> None:
+    """What Airflow keeps of the forms that wait once they are answered."""
+    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update hitl_detail set responded_at = now()"))
+        connection.execute(sa.text("update task_instance set state = 'success'"))
 
 
 def by_hand(rails: Rails, spec: Spec, action: OperationAction, to: Target = None, by: str = "ann") -> Operation:
@@ -312,9 +345,9 @@ def test_what_waits_for_a_second_person_is_in_the_inbox_until_it_is_decided(rail
     assert (item.kind, item.subject, item.reason) == (
         "operate",
         f"freeze churn ({asked.id})",
-        "ann asks for it: an audit",
+        "ann asks for it: an audit. These may answer: anybody else. Not ann, who asked for it.",
     )
-    assert (item.until, item.link) == (asked.until, "/dags/operate/required_actions")
+    assert (item.until, item.link) == (asked.until, "/dags/operate"), "no form was opened for it"
     assert found.models[0].state == "approve"
     assert f"tiltyard operations approve {asked.id}" in found.models[0].reason
     assert not board.read(rails, [spec], clock.now() + timedelta(days=2)).inbox, "silence was a no"
@@ -470,3 +503,14 @@ def test_a_table_that_a_model_does_not_stand_on_is_no_trouble_of_its(rails: Rail
     rows = {row.model: row for row in read(rails, SPEC, other).models}
     assert (rows["churn"].state, rows["churn"].ends) == ("held", ((NIGHT, "stopped"),))
     assert (rows["other"].state, rows["other"].ends) == ("steady", ((NIGHT, "done"),))
+
+
+def test_every_kind_of_the_inbox_and_of_messages_is_in_the_docs() -> None:
+    inbox = set(get_args(get_type_hints(board.Asked)["kind"]))
+    pages = (ROOT / "docs" / "reference" / "pages.md").read_text()
+    [table] = re.findall(r"(?s)## The inbox\n(.*?)\n## ", pages)
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", table)) == inbox
+    told = (ROOT / "docs" / "how-to" / "be-told.md").read_text()
+    assert not {kind for kind in inbox | {*get_args(AlertKind)} if f"`{kind}`" not in told}
+    states = re.findall(r"(?m)^\| `(\w+)` \|", pages.split("## How a model stands")[1].split("## The inbox")[0])
+    assert tuple(states) == tuple(board.STATES), "in the order of their trouble"

@@ -1,6 +1,7 @@
 """A form says who may answer it, and how to go on where nobody of those who can log in could."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
@@ -10,6 +11,11 @@ from tiltyard.edge import airflow_settings, logins
 from tiltyard.rails import Rails
 
 LAPTOP = tuple(airflow_settings.ROLES)
+TWO = "2 different people have to answer, each one form."
+WAYS_OUT = (
+    "Give somebody else a login first, or write approvals: 1 under gate in the model's spec, or let the schedule start "
+    f"the night, for which nobody has asked then ({logins.HOW_TO})."
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,44 @@ def test_who_may_answer_is_said_and_whether_they_can(
     people: Sequence[str] | None, asked_by: Sequence[str], there: Sequence[str] | None, says: str
 ) -> None:
     assert logins.who_may(people, asked_by, there) == says
+
+
+def test_who_a_hindcast_is_has_asked_for_nothing_and_can_answer_nothing() -> None:
+    assert logins.who_may(None, ["admin", "hindcast"], LAPTOP) == (
+        "These may answer: approver. Not admin, who asked for it."
+    )
+    assert logins.who_may(None, ["hindcast"], ("hindcast", "ann")) == "These may answer: ann."
+
+
+@pytest.mark.parametrize(
+    ("people", "asked_by", "there", "says"),
+    [
+        (None, ["admin"], (*LAPTOP, "ann"), f"{TWO} These may answer: approver, ann. Not admin, who asked for it."),
+        (None, [logins.NOBODY], LAPTOP, f"{TWO} These may answer: admin, approver."),
+        (None, ["admin"], None, f"{TWO} These may answer: anybody else. Not admin, who asked for it."),
+        (None, ["admin"], LAPTOP, "**Only one of the two who are needed can answer it here**: approver. "
+         f"{TWO} Not admin, who asked for it. {WAYS_OUT}"),
+        (("bob", "cid"), ["ann"], ("bob", "ann"), "**Only one of the two who are needed can answer it here**: bob. "
+         f"{TWO} Not ann, who asked for it. {WAYS_OUT}"),
+        (("bob",), ["ann"], None, "**Only one of the two who are needed can answer it here**: bob. "
+         f"{TWO} Not ann, who asked for it. {WAYS_OUT}"),
+        (None, ["admin"], ("admin",), f"**Nobody can answer it here**: there is no other login. {TWO} Not admin, who "
+         f"asked for it. {WAYS_OUT}"),
+    ],
+)  # fmt: skip
+def test_where_two_have_to_answer_that_is_said_and_whether_two_can(
+    people: Sequence[str] | None, asked_by: Sequence[str], there: Sequence[str] | None, says: str
+) -> None:
+    assert logins.who_may(people, asked_by, there, needed=2) == says
+
+
+def test_the_head_of_a_form_is_read_back_as_it_was_written() -> None:
+    until = datetime(2025, 5, 31, 2, 14, tzinfo=UTC)
+    who = logins.who_may(None, ["admin"], LAPTOP, needed=2)
+    for others in ((), ("v3 (hold)",)):
+        body = f"{logins.conditions(until, who, others)}\n\nEvidence"
+        assert (logins.closes(body), logins.answering(body)) == (until, who.replace("**", ""))
+    assert (logins.closes("Evidence"), logins.answering("Evidence")) == (None, ""), "a form of somebody else"
 
 
 def test_the_logins_of_make_up_are_two_of_which_both_can_answer(rails: Rails, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,13 @@ from datetime import date, timedelta
 import pytest
 import typer
 
+from tests.unit.edge.test_board import asked_in_airflow
 from tiltyard import clock, stages
 from tiltyard.cli import lifecycle
-from tiltyard.edge import quickstart
+from tiltyard.edge import logins, proposals, quickstart, starting
 from tiltyard.edge.quickstart import AirflowAccess, DemoOutcome
+from tiltyard.edge.starting import StartOutcome
+from tiltyard.edge.told import telling
 from tiltyard.errors import CheckFailed
 from tiltyard.rails import Rails
 from tiltyard.records import (
@@ -19,6 +22,7 @@ from tiltyard.records import (
     GovernorAction,
     GovernorSummary,
     PromotionSummary,
+    Sending,
     ShadowSummary,
     TableState,
     TrainingSummary,
@@ -83,11 +87,35 @@ def test_a_red_run_is_an_outcome_where_a_check_stopped_what_is_not_taken_up_agai
     rails.ledger.record_stage("leaky", night, "stopped", ShadowSummary(reason="its spine is held"))
     assert not quickstart.is_outcome(rails, "shadow", night)
     assert not quickstart.is_outcome(rails, "lake_maintenance", night)
+    assert quickstart.is_outcome(rails, "alerts", night), "whom nobody could tell keeps no night"
     assert quickstart.is_outcome(rails, "operate", night), "a person's answer that does not count is no night's"
     assert quickstart.is_outcome(rails, "leaky__explanation", night)
     assert not quickstart.is_outcome(rails, "leaky__promotion", night)
     rails.ledger.record_stage("leaky", night, "done", PromotionSummary())
     assert quickstart.is_outcome(rails, "leaky__promotion", night), "the night is closed, whoever has answered"
+
+
+def test_whom_nothing_could_be_told_is_a_warning_of_the_last_lines_with_its_reason(
+    rails: Rails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ALERTS_DESK", raising=False)
+    begun = clock.now()
+    entry = Sending(occasion="begun", owner="ann", to="env:ALERTS_DESK", title="held", body="raw", created_at=begun)
+    rails.ledger.outbox.put([entry])
+    rails.ledger.outbox.send(lambda one: telling.post(one, lambda name: None), begun)
+    access = AirflowAccess(url="http://127.0.0.1:8400", user="admin", password_file="passwords.json")
+    untold = quickstart.untold(rails)
+    told = DemoOutcome(models=(), plots=(), nights=(), ended_early={}, airflow=access, untold=untold)
+    started = StartOutcome(
+        started=(), airflow=access, sources=(), resting=(), nights=(), refused=(), notes=(), untold=untold
+    )
+    for summary in (quickstart.summary(told), starting.summary(started)):
+        warning, last = summary.splitlines()
+        assert warning.startswith("warning: Nobody could be told by env:ALERTS_DESK: ALERTS_DESK is not set; put ")
+        assert last.startswith("Airflow http://127.0.0.1:8400, user admin")
+    monkeypatch.setenv("ALERTS_DESK", "json://127.0.0.1:1/desk")
+    rails.ledger.outbox.send(lambda one: None, begun)
+    assert quickstart.untold(rails) == (), "it is mended"
 
 
 def test_a_night_of_which_nothing_more_comes_is_told_and_not_waited_for(rails: Rails) -> None:
@@ -122,6 +150,9 @@ def test_a_promotion_that_waits_for_a_person_is_told_and_not_waited_for(rails: R
             evidence=evidence,
         )
     )  # fmt: skip
+    assert quickstart.to_come(rails, [spec], night) == {("churn", "promotion")}, "its form is not there yet"
+    body = logins.conditions(clock.now() + timedelta(days=1), "These may answer: bob.")
+    asked_in_airflow(rails, "churn__promotion", "approval", proposals.question("churn", 3, night), body)
     assert quickstart.to_come(rails, [spec], night) == set()
     later = night + timedelta(days=1)
     assert ("churn", "promotion") not in quickstart.to_come(rails, [spec], later), "no later one is judged meanwhile"

@@ -159,12 +159,13 @@ approvers:
     posted = hook.posted[0]
     assert posted["title"] == "done by hand: tier 1, freeze churn (1), closes in 24 h"
     assert posted["message"].splitlines() == [
-        "What: ann asks for it: an audit.",
+        "What: ann asks for it: an audit. These may answer: cid, bob. Not ann, who asked for it.",
         f"Since: the night of {NIGHT}.",
         "Concerned: churn.",
-        "Do: Look at it; where it waits for a second person, approve or refuse it. Silence is a no. These may answer, "
-        "unless they asked: cid, ann, bob.",
-        "http://127.0.0.1:8080/dags/operate/required_actions",
+        f"Closes: {now + timedelta(days=1):%Y-%m-%d %H:%M} UTC.",
+        "Do: Look at it; where it waits for a second person, choose Approve or Reject in its form, or run tiltyard "
+        "operations approve or refuse. Silence is a no.",
+        "http://127.0.0.1:8080/dags/operate",
     ]
     hook.titles()
     for hours, sent in ((11, 0), (13, 3), (14, 0), (22, 3), (23, 0)):
@@ -172,6 +173,52 @@ approvers:
     assert {title.split(":")[0] for title in hook.titles()} == {"reminder"}
     assert telling.tell(home, now + timedelta(hours=25)).ended == 1, "nobody has confirmed it"
     assert {title.split(":")[0] for title in hook.titles()} == {"over"}
+
+
+def high(home: Rails) -> Spec:
+    """churn, of tier 1."""
+    path = home.settings.models / "churn" / "spec.yaml"
+    path.write_text(re.sub(r"(?m)^tier:.*$", "tier: 1", path.read_text()))
+    return find(home.settings.models, "churn")
+
+
+def test_what_is_over_before_it_could_be_sent_is_never_sent_to_them_nor_its_end(home: Rails, hook: Hook) -> None:
+    now = clock.now()
+    hook.status = 503
+    operate.request(home, high(home), "freeze", reason="an audit", by="ann", source="command line", now=now)
+    assert telling.tell(home, now).sent == 0
+    operate.refuse(home, 1, by="bob", reason="no", now=now)
+    hook.status = 200
+    later = now + timedelta(minutes=10)
+    assert (telling.tell(home, later).sent, hook.titles()) == (0, [])
+    assert telling.listing(home, later).unsent == ()
+    assert [message.ended_at for message in telling.listing(home, later).messages] == [later], "the record stays"
+
+
+def test_what_has_waited_for_its_address_says_how_much_time_is_left_when_it_is_sent(
+    home: Rails, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One who takes it at once and one whose address is missing for sixteen hours, in which a reminder is due."""
+    now = clock.now()
+    monkeypatch.delenv("HOOK_OF_PAGER")
+    operate.request(home, high(home), "freeze", reason="an audit", by="ann", source="command line", now=now)
+    assert telling.tell(home, now).sent == 1
+    assert telling.tell(home, now + timedelta(hours=13)).sent == 1
+    assert [title.split(":")[0] for title in hook.titles()] == ["done by hand", "reminder"]
+    monkeypatch.setenv("HOOK_OF_PAGER", hook.url("pager"))
+    assert telling.tell(home, now + timedelta(hours=16)).sent == 1, "and no reminder of what was not told"
+    [posted] = hook.posted
+    assert (posted["path"], posted["title"]) == ("/pager", "done by hand: tier 1, freeze churn (1), closes in 8 h")
+    assert f"Closes: {now + timedelta(days=1):%Y-%m-%d %H:%M} UTC." in posted["message"]
+
+
+def test_a_digest_takes_the_place_of_one_that_was_never_sent(home: Rails, hook: Hook) -> None:
+    for day in range(3):
+        at = NOW + timedelta(days=day)
+        entry = Sending(occasion="digest", owner="a", to="env:HOOK_OF_DESK", title=str(day), body="x", created_at=at)
+        home.ledger.outbox.look(lambda standing, entry=entry: Look(sendings=(entry,)), at)
+    home.ledger.outbox.send(lambda entry: telling.post(entry, lambda name: None), NOW + timedelta(days=2, hours=1))
+    assert hook.titles() == ["2"]
 
 
 def test_a_service_that_is_away_loses_nothing_and_its_address_is_in_no_text(

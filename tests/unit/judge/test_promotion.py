@@ -10,6 +10,7 @@ import pytest
 from tests.unit.conftest import FIRST
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
+from tiltyard.edge import timeline
 from tiltyard.errors import CheckFailed
 from tiltyard.judge import evidence_file, gate, promotion
 from tiltyard.judge.approval import Approval, Subject, faults_of
@@ -194,7 +195,14 @@ def test_an_approval_where_the_gate_holds_promotes_nobody_and_is_recorded(arena)
 def test_a_hindcast_assumes_approvals_only_when_told_and_records_it(arena):
     spec = arena.spec("assumed", tier=1)
     as_of = arena.duel(spec, {1: GOOD})
-    assert promotion.judge_night(arena.rails, spec, as_of, assume="never").promoted is None
+    refused = promotion.judge_night(arena.rails, spec, as_of, assume="never")
+    assert (refused.promoted, refused.reason) == (None, "A no was assumed: nobody was asked about version 1.")
+    [event] = arena.rails.ledger.events(spec.name, "approval_refused")
+    [answer] = event.detail["approvals"]
+    assert (answer["approved_by"], answer["source"], answer["chosen"]) == ("hindcast", "hindcast:never", "Reject")
+    told = [(moment.what, moment.by, moment.reasons) for moment in timeline.read(arena.rails, spec).moments]
+    why = "Nobody was asked: the hindcast was told that nobody approves."
+    assert ("a no was assumed of version 1", "hindcast", (why,)) in told
     assert promotion.judge_night(arena.rails, spec, as_of, assume="auto").promoted == 1
     (row,) = arena.rails.ledger.promotions(spec.name)
     assert (row.approved_by, row.approval["source"]) == ("hindcast", "hindcast:auto")

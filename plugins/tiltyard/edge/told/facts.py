@@ -14,9 +14,10 @@ from tiltyard.records import Fact
 from tiltyard.spec import AlertKind, Spec
 
 NEEDS: Final[dict[AlertKind, str]] = {
-    "approve": "Look at the evidence, then approve or refuse. Silence is a no.",
+    "approve": "Look at the evidence, then choose Approve or Reject in the form. Silence is a no.",
     "uncounted": "Clear judge in its run, and the form is asked again; whoever asked for it cannot answer it.",
-    "operate": "Look at it; where it waits for a second person, approve or refuse it. Silence is a no.",
+    "operate": "Look at it; where it waits for a second person, choose Approve or Reject in its form, or run tiltyard "
+    "operations approve or refuse. Silence is a no.",
     "worse": "Roll it back by hand, or let it go: as long as it is held nothing else changes it.",
     "explain": "Say why it is still on its safe default, in the form of its explanation.",
     "table": "Mend what stopped it, and let the night run again. What is in service stays as it was.",
@@ -43,7 +44,12 @@ TOGETHER = 3
 def facts(board: Board, specs: Sequence[Spec]) -> list[Fact]:
     """What there is to tell, of each owner that is concerned, by kind and subject."""
     by_name = {spec.name: spec for spec in specs}
-    found = [fact for item in board.inbox if item.kind != "untold" for fact in _of_item(item, by_name)]
+    found = [
+        fact
+        for item in board.inbox
+        if item.kind != "untold" and not item.is_opening
+        for fact in _of_item(item, by_name)
+    ]
     tables = [item for item in board.inbox if item.kind == "table"]
     own = [row for row in board.models if not any(_is_told_with(item, row) for item in tables)]
     found += [fact for rows in _alike(own) for fact in _of_rows(rows, by_name)]

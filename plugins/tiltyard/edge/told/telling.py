@@ -77,10 +77,13 @@ def tell(rails: Rails, now: datetime, lookup: Lookup = credentials.from_environm
     rules, specs = load_portfolio(rails.settings.models), portfolio(rails.settings)
     if not rules.routes:
         return Told(standing=0, paged=0, later=0, ended=0, sent=0)
-    found = [_with_people(fact, rules, now) for fact in facts(board.read(rails, specs, now), specs)]
+    found = facts(board.read(rails, specs, now), specs)
     unrouted: list[str] = []
     look = rails.ledger.outbox.look(lambda standing: _look(rails, rules, found, standing, now, unrouted), now)
-    tried = rails.ledger.outbox.send(lambda entry: post(entry, lookup), now)
+    base = address(rails.settings)
+    tried = rails.ledger.outbox.send(
+        lambda entry: post(entry, lookup), now, lambda entry, about: _as_it_reads(entry, about, now, base)
+    )
     weights = [*(weight for _, weight, _ in look.opened), *(weight for _, weight in look.weighed)]
     return Told(
         standing=len(rails.ledger.outbox.standing()),
@@ -203,14 +206,12 @@ def _in_time(entry: Sending, work: Callable[[], str | None]) -> str | None:
     return outcome
 
 
-def _with_people(fact: Fact, rules: Portfolio, now: datetime) -> Fact:
-    """Who may answer, said where somebody has to, and only some people may."""
-    people = rules.may_answer(fact.owner, now.date()) if fact.kind in ("approve", "operate") and fact.until else None
-    if people is None:
-        return fact
-    return replace(
-        fact, needs=f"{fact.needs} These may answer, unless they asked: {', '.join(people) or 'nobody now'}."
-    )
+def _as_it_reads(entry: Sending, about: Message, now: datetime, base: str) -> Sending:
+    """What people are sent of a message that stands, with the time that is left now, however long it has waited."""
+    if webhook.is_one(entry.to) or entry.occasion not in ("begun", "reminder"):
+        return entry
+    title = texts.title if entry.occasion == "begun" else texts.reminder
+    return replace(entry, title=title(about.fact, now), body=texts.body(about.fact, base))
 
 
 def _address(name: str, lookup: Lookup) -> str:

@@ -1,7 +1,7 @@
 """How a message reads on a phone: what, since when, who is concerned, what to do, where. Plain text. Pure."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from tiltyard.records import Fact, HowTold, Message
@@ -49,6 +49,8 @@ def body(fact: Fact, address: str) -> str:
         lines.append(f"Since: the night of {fact.since}.")
     if fact.models and fact.models != (fact.subject,):
         lines.append(f"Concerned: {listed(fact.models)}.")
+    if fact.until:
+        lines.append(f"Closes: {fact.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC.")
     if fact.needs:
         lines.append(f"Do: {line(fact.needs)}")
     return "\n".join([*lines, f"{address}{fact.link}"])
