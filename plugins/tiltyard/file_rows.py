@@ -25,6 +25,13 @@ def parquet(*paths: Path, with_file: bool = False, with_place: bool = False) -> 
     return f"read_parquet({_listed(paths)}, {_NOTHING_ADDED}{asked})"
 
 
+def lake_file(address: str, key: str | None = None) -> str:
+    """The rows of one of the lake's own Parquet files, and `file_row_number`. `address`: its path, or its address in
+    S3; `key`: of a file of an encrypted lake, as its record has it."""
+    asked = "" if key is None else f", encryption_config = {{footer_key_value: from_base64({text(key)})}}"
+    return f"read_parquet({text(address.translate(_ESCAPED))}, {_NOTHING_ADDED}, file_row_number = true{asked})"
+
+
 def parquet_names(path: Path) -> str:
     """The names of a Parquet file's columns and their parts, as they are written there: column `name`."""
     return f"(select name from parquet_schema({_listed([path])}))"

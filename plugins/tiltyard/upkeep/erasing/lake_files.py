@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import duckdb
 import sqlalchemy as sa
 
-from tiltyard import postgres
+from tiltyard import file_rows, postgres
 from tiltyard.errors import BadInput
 from tiltyard.lake import Lake, catalogue, quoted, text
 from tiltyard.settings import Settings
@@ -50,14 +50,9 @@ class DataFile:
     """Whether nothing reads it any more, and it waits to be removed."""
 
     @property
-    def options(self) -> str:
-        """What reads and writes it beside its path."""
-        return "" if self.key is None else f", encryption_config = {{footer_key_value: from_base64({text(self.key)})}}"
-
-    @property
     def source(self) -> str:
         """SQL of its rows, with their place in `file_row_number`."""
-        return f"read_parquet({text(self.path)}, file_row_number = true{self.options})"
+        return file_rows.lake_file(self.path, self.key)
 
 
 @dataclass(frozen=True)
@@ -183,7 +178,8 @@ def written_anew(lake: Lake, settings: Settings, file: DataFile, values: Mapping
         for column in kinds
     )
     marked = f"select *, coalesce({theirs}, false) as _theirs from {file.source}"
-    options = file.options.replace("encryption_config = ", "encryption_config ")
+    key = f"{{footer_key_value: from_base64({text(file.key)})}}" if file.key is not None else ""
+    options = f", encryption_config {key}" if key else ""
     stats = connection.execute(
         f"copy (select {chosen} from ({marked}) order by file_row_number) to {text(place)} "
         f"(format parquet, compression zstd, field_ids {{{', '.join(numbers)}}}, return_stats true{options})"
