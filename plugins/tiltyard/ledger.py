@@ -28,6 +28,7 @@ from tiltyard.chronicle import Chronicle
 from tiltyard.erasures import Erasures
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.fence import Fence, changing, claim, played, playing
+from tiltyard.file_looks import FileLooks
 from tiltyard.ledger_tables import (
     ACCEPTED,
     ACCEPTED_AS_FOUND,
@@ -170,6 +171,11 @@ class Ledger:
     def chronicle(self) -> Chronicle:
         """What people look back at."""
         return Chronicle(self.engine)
+
+    @cached_property
+    def file_looks(self) -> FileLooks:
+        """What is known of the lake's files."""
+        return FileLooks(self.engine)
 
     @cached_property
     def operations(self) -> Operations:

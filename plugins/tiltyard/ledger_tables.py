@@ -189,6 +189,18 @@ sa.Index("rejections", decision.c.model, postgresql_where=decision.c.verdict == 
 sa.Index("findings_of_night", finding.c.night)
 sa.Index("events_of_model", event.c.model, event.c.kind)
 sa.Index("events_of_kind", event.c.kind)
+lake_file = sa.Table(
+    "lake_file",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),  # of the file: it is never written twice
+    sa.Column("table_name", sa.Text, nullable=False, key="table"),
+    sa.Column("sha256", sa.Text),  # of the file when it was first looked at; NULL: it was never found sound
+    sa.Column("looked_at", _instant, nullable=False),
+    sa.Column("damage", sa.Text),  # what is wrong with it; NULL: nothing
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("found_at", _instant),  # when it was first found damaged; NULL: it is sound
+)
+sa.Index("damaged_files", lake_file.c.name, postgresql_where=lake_file.c.damage.is_not(None))
 default_task = sa.Table(
     "default_task",
     metadata,

@@ -143,7 +143,7 @@ def status(
     """
     from tiltyard import rails
     from tiltyard.cli import landed
-    from tiltyard.edge import describe
+    from tiltyard.edge import describe, describe_lake
     from tiltyard.edge import document as documented
     from tiltyard.edge import status as looking
     from tiltyard.upkeep import maintenance
@@ -182,7 +182,7 @@ def status(
         for document in documents:
             say(describe.model(document))
         if lake:
-            say(describe.lake(*lake))
+            say(describe_lake.lake(*lake))
 
     emit(documents, as_json, show)
     _caution(pending)

@@ -17,7 +17,8 @@ from tiltyard.records import Fact, Message, Weight
 from tiltyard.spec import AlertKind, Pages
 
 URGENCY: Final[dict[AlertKind, int]] = {
-    "touched": 0, "approve": 0, "uncounted": 1, "operate": 2, "table": 3, "worse": 4, "explain": 5, "quarantined": 6,
+    "touched": 0,
+    "damaged": 0, "approve": 0, "uncounted": 1, "operate": 2, "table": 3, "worse": 4, "explain": 5, "quarantined": 6,
     "failed": 7, "undelivered": 8, "refused": 9, "incident": 10, "stopped": 11, "unanswered": 12,
     "copying": 13, "unerased": 3,
 }  # fmt: skip
