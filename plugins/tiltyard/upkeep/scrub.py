@@ -59,7 +59,8 @@ def may_rewrite(rails: Rails, table: str) -> bool:
         if file.table == table and file.last is None and (look := there.known.get(file.name))
         and (is_plain or look.damage)
     ]  # fmt: skip
-    return not any([look.damage for look in damage.inspect(rails.lake, rails.ledger, own)])
+    looks = [*damage.inspect(rails.lake, rails.ledger, own)]  # all of them, and not to the first that is damaged
+    return not any(look.damage for look in looks)
 
 
 def scrub_all(rails: Rails, step: Step) -> ScrubSummary:

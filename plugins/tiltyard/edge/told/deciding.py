@@ -144,6 +144,7 @@ def _digests(
     for message in sorted(stays, key=lambda message: urgency(message.fact)):
         owner = message.fact.owner
         is_told = owner in last and last[owner] >= due
-        if message.weight == "digest" and not is_told and message.opened_at < due:
+        is_early = due <= message.opened_at <= now  # and not of a clock that was ahead
+        if message.weight == "digest" and not is_told and not is_early:
             found.setdefault(owner, []).append(message)
     return {owner: tuple(messages) for owner, messages in found.items()}
