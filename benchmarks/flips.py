@@ -65,8 +65,13 @@ def main() -> None:
             scrub.scrub_all(rails, lambda label, share: None)
             turn = encrypted_reads if encrypted else plain_reads
             print(f"{'encrypted' if encrypted else 'plain'}: {turn(rails, asked.flips, asked.seed)}", flush=True)
-    for what in seconds[True][0]:
-        own, plain = (min(run[what] for run in seconds[kind]) for kind in (True, False))
+    parts = {
+        kind: {what: min(run[what] for run in runs) for what in runs[0]} for kind, runs in seconds.items()
+    }  # fmt: skip
+    for encrypted in (True, False):
+        parts[encrypted]["together"] = sum(parts[encrypted].values())
+    for what, own in parts[True].items():
+        plain = parts[False][what]
         print(f"{what}: {own:.2f} CPU s encrypted, {plain:.2f} plain: {100 * (own / plain - 1):+.1f} %")
 
 
@@ -97,10 +102,7 @@ def worked(rails: Rails) -> dict[str, float]:
         with suppress(FileNotFoundError):
             shutil.rmtree(rails.settings.frames)
         frame.training(rails, spec, AS_OF, rails.publication())
-    read = cpu()
-    return {
-        "land and build": written - began, f"{FRAMES} training frames": read - written, "together": read - began
-    }  # fmt: skip
+    return {"land and build": written - began, f"{FRAMES} training frames": cpu() - written}
 
 
 def cpu() -> float:

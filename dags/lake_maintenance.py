@@ -2,10 +2,11 @@
 
 **What it does.** After the night's work, `tidy` lets go of rows whose retention has passed (`TILTYARD_LAKE_RETENTION`;
 unset, none ever goes), expires the snapshots that nothing refers to, makes the small files of a table one, writes files
-anew from which many rows were deleted, and removes files that nothing reads and files of writers that died. Then
-it looks at a share of the lake's files for bits that have turned (`scrub` in its result). It never takes a snapshot that is in service or younger than `TILTYARD_LAKE_GRACE_H`, nor one that a prediction, a version, a
-decision, an open incident, the replay window or a legal hold refers to: `kept` in its result counts them by reason. It
-holds up a build for one table at the longest.
+anew from which many rows were deleted, and removes files that nothing reads and files of writers that died. Then it
+looks at a share of the lake's files for bits that have turned (`scrub` in its result). It never takes a snapshot that
+is in service or younger than `TILTYARD_LAKE_GRACE_H`, nor one that a prediction, a version, a decision, an open
+incident, the replay window or a legal hold refers to: `kept` in its result counts them by reason. It holds up a build
+for one table at the longest.
 
 **What to do when it fails.** Nothing is at stake tonight: the lake is as it was, only larger, and the next night goes
 on. Every step is one transaction, so that a run which was killed has lost nothing. The log says what was missing.

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import duckdb
 
-from tiltyard import clock
+from tiltyard import clock, file_rows
 from tiltyard.errors import CheckFailed
 from tiltyard.file_looks import FileLook
-from tiltyard.lake import Lake, catalogue, is_on_s3, qualified, reading, text
+from tiltyard.lake import Lake, catalogue, is_on_s3, qualified, reading
 from tiltyard.ledger import Ledger
 from tiltyard.settings import Settings
 from tiltyard.words import counted
@@ -219,7 +219,7 @@ def _digest(lake: Lake, file: LakeFile) -> tuple[str, str | None]:
     if is_on_s3(lake.settings):
         try:
             row = lake.connection.execute(
-                f"select sha256(content), octet_length(content) from read_blob({text(file.path)})"
+                f"select sha256(content), octet_length(content) from {file_rows.content(file.path)}"
             ).fetchone()
         except duckdb.Error as error:
             if "404" not in str(error) and "NoSuchKey" not in str(error):
@@ -254,11 +254,9 @@ def _unreadable(lake: Lake, file: LakeFile) -> str | None:
 def _rows_of_encrypted(lake: Lake, file: LakeFile, key: str) -> int:
     """Number of rows of a file of which every column is read, in a connection of its own: some bits end the one that
     meets them. Raises duckdb.Error."""
-    config = f"encryption_config = {{footer_key_value: from_base64({text(key)})}}"
+    query = f"select count(*), bit_xor(hash(*columns(*))) from {file_rows.of_the_lake(file.path, key)}"
     with reading(lake.settings) as connection:
-        row = connection.execute(
-            f"select count(*), bit_xor(hash(*columns(*))) from read_parquet({text(file.path)}, {config})"
-        ).fetchone()
+        row = connection.execute(query).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -271,7 +269,7 @@ def _rows_of_plain(lake: Lake, file: LakeFile) -> int:
 
     source: object = Path(file.path.removeprefix("file://"))
     if is_on_s3(lake.settings):
-        row = lake.connection.execute(f"select content from read_blob({text(file.path)})").fetchone()
+        row = lake.connection.execute(f"from {file_rows.content(file.path)}").fetchone()
         assert row is not None
         source = pa.BufferReader(row[0])
     with pq.ParquetFile(source) as content:

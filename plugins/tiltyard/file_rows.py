@@ -25,6 +25,17 @@ def parquet(*paths: Path, with_file: bool = False, with_place: bool = False) -> 
     return f"read_parquet({_listed(paths)}, {_NOTHING_ADDED}{asked})"
 
 
+def of_the_lake(place: str, key: str) -> str:
+    """The rows of an encrypted file of the lake, wherever it lies; `key` in Base64."""
+    config = f"encryption_config = {{footer_key_value: from_base64({text(key)})}}"
+    return f"read_parquet({text(place.translate(_ESCAPED))}, {_NOTHING_ADDED}, {config})"
+
+
+def content(place: str) -> str:
+    """The bytes of a file, wherever it lies: one row, column `content`."""
+    return f"(select content from read_blob({text(place.translate(_ESCAPED))}))"
+
+
 def parquet_names(path: Path) -> str:
     """The names of a Parquet file's columns and their parts, as they are written there: column `name`."""
     return f"(select name from parquet_schema({_listed([path])}))"
