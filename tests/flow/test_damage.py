@@ -13,14 +13,17 @@ from tiltyard import clock, damage
 from tiltyard import rails as rails_module
 from tiltyard.edge import board
 from tiltyard.errors import BadInput
-from tiltyard.prepare import features, replacing
-from tiltyard.rails import Rails
+from tiltyard.prepare import features, frame, replacing
+from tiltyard.rails import Rails, recording_its_end
+from tiltyard.records import TrainingSummary
 from tiltyard.settings import Settings
 from tiltyard.spec import load_all
 from tiltyard.upkeep import letting_go, scrub
 
 FIRST = clock.parse_as_of("2025-03-04")
 NIGHT = timedelta(days=1)
+LATER = FIRST + 10 * NIGHT
+"""When the labels have matured."""
 MANY = 400
 """Rows of a delivery: few are kept in the catalogue, and in no file."""
 
@@ -93,6 +96,24 @@ def test_only_what_reads_a_damaged_raw_file_stops_and_it_comes_back_from_its_del
     assert again.unpublished == ()
     assert count(rails, "raw.click") == count(rails, "staging.stg_web__click") == 2 * MANY
     assert [one for one in scrub.damages(rails) if one.is_current] == []
+
+
+def test_no_frame_is_made_of_it_and_models_that_do_not_read_it_have_theirs(rails: Rails) -> None:
+    specs = {spec.name: spec for spec in load_all(rails.settings.models)}
+
+    def training(model: str) -> str:
+        with recording_its_end(rails, "training", LATER, model):
+            return frame.training(rails, specs[model], LATER, rails.publication()).digest
+
+    with damaged(rails, "features.ftr_shop__traffic") as file:
+        assert training("till")
+        with pytest.raises(damage.Damaged, match=f"A file of features.ftr_shop__traffic is damaged, {file.name}"):
+            training("flow")
+        assert training("blend")
+    run = rails.ledger.stage_run(TrainingSummary, "flow", LATER.date())
+    assert run is not None
+    assert (run.status, file.name in str(run.summary.reason)) == ("stopped", True)
+    assert training("flow")
 
 
 def test_a_damaged_table_of_dbt_is_made_anew(rails: Rails) -> None:
