@@ -2,9 +2,12 @@
 
     python benchmarks/ingest.py [incident|simulated]
     python benchmarks/ingest.py rows [10000000] [Europe/Vienna]
+    python benchmarks/ingest.py keys [60] [20000]
 
 incident needs TILTYARD_DATA_MIRROR or the internet. `rows` writes so many rows of CSV, of every type that a contract
-knows, in files of a million, and lands them in one night. Everything happens in a folder that is removed at the end.
+knows, in files of a million, and lands them in one night. `keys` lands so many nights of so many rows, beside a tenth
+that came the night before: without a key in the contract, by a key that grows, and by one that is drawn. Everything
+happens in a folder that is removed at the end.
 """
 
 import sys
@@ -105,6 +108,58 @@ def rows(count: int, zone: str) -> None:
             postgres.stop(settings)
 
 
+KEYED = """
+sources:
+  - name: shop
+    tables:
+      - name: sale
+        config: {meta: {tiltyard: {event_time: {column: sold_at}, available_at: {column: sold_at}KEY}}}
+        columns:
+          - {name: number, data_type: bigint}
+          - {name: name, data_type: varchar}
+          - {name: pieces, data_type: bigint}
+          - {name: sold_at, data_type: timestamptz}
+"""
+
+
+def keys(nights: int, count: int) -> None:
+    """CPU seconds of the first and of the last nights, by what the contract says of keys."""
+    for what, key in (("without a key", ""), ("by a key that grows", "number"), ("by a key that is drawn", "name")):
+        with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as name:
+            folder = Path(name)
+            folder.chmod(0o755)  # run as root, PostgreSQL drops to a user of its own
+            settings = Settings(home=folder, dbt=folder / "dbt", database_url=None)
+            staging = folder / "dbt" / "models" / "staging" / "shop"
+            staging.mkdir(parents=True)
+            (staging / "_shop__sources.yml").write_text(KEYED.replace("KEY", f", key: {key}" if key else ""))
+            landing = settings.landing / "shop" / "sale"
+            landing.mkdir(parents=True)
+            spent, dropped, first = [], 0, clock.parse_as_of("2024-01-02")
+            try:
+                with opened(settings) as rails:
+                    for night in range(nights):
+                        day, start = first + night * clock.NIGHT, night * count
+                        duckdb.execute(f"""copy (
+                            select i as number, md5(i::varchar) as name, i % 7 as pieces,
+                                timestamptz '2024-01-01' + to_seconds(i) as sold_at
+                            from range({max(0, start - count // 10)}, {start + count}) as rows (i)
+                        ) to '{landing}/{(day - clock.NIGHT):%Y-%m-%d}.parquet'""")
+                        began = time.process_time()
+                        landed = ingest.land_night(rails, "shop", day)
+                        dropped += landed.repeated_rows
+                        assert landed.files == 1, landed.quarantined
+                        spent.append(time.process_time() - began)
+            finally:
+                postgres.stop(settings)
+            few = min(5, nights // 2)
+            early, late = (sorted(part)[few // 2] for part in (spent[1 : few + 1], spent[-few:]))
+            print(
+                f"{what:<24} {nights} nights of {count:,} rows, {dropped:,} dropped: {early:.2f} CPU s a night at "
+                f"first, {late:.2f} at last",
+                flush=True,
+            )
+
+
 def by_table(paths: list[Path]) -> dict[str, list[Path]]:
     tables: dict[str, list[Path]] = {}
     for path in paths:
@@ -131,5 +186,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["rows", *given]:
             rows(int(given[0]) if given else 10_000_000, given[1] if len(given) > 1 else "UTC")
+        case ["keys", *given]:
+            keys(int(given[0]) if given else 60, int(given[1]) if len(given) > 1 else 20_000)
         case given:
             main(given[0] if given else "incident")

@@ -25,11 +25,17 @@ def parquet(*paths: Path, with_file: bool = False, with_place: bool = False) -> 
     return f"read_parquet({_listed(paths)}, {_NOTHING_ADDED}{asked})"
 
 
-def lake_file(address: str, key: str | None = None) -> str:
-    """The rows of one of the lake's own Parquet files, and `file_row_number`. `address`: its path, or its address in
-    S3; `key`: of a file of an encrypted lake, as its record has it."""
-    asked = "" if key is None else f", encryption_config = {{footer_key_value: from_base64({text(key)})}}"
-    return f"read_parquet({text(address.translate(_ESCAPED))}, {_NOTHING_ADDED}, file_row_number = true{asked})"
+def of_the_lake(place: str, key: str | None, *, with_place: bool = False) -> str:
+    """The rows of one of the lake's own files, wherever it lies, and `file_row_number` if asked for; `key` in Base64, None
+    of a plain one."""
+    config = "" if key is None else f", encryption_config = {{footer_key_value: from_base64({text(key)})}}"
+    asked = ", file_row_number = true" if with_place else ""
+    return f"read_parquet({text(place.translate(_ESCAPED))}, {_NOTHING_ADDED}{asked}{config})"
+
+
+def content(place: str) -> str:
+    """The bytes of a file, wherever it lies: one row, column `content`."""
+    return f"(select content from read_blob({text(place.translate(_ESCAPED))}))"
 
 
 def parquet_names(path: Path) -> str:

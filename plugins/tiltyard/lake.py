@@ -116,6 +116,15 @@ class Lake:
         if self.is_open:
             self.connection.close()
 
+    def renew(self) -> None:
+        """Open the lake anew with the next read: a few of the bits that turn in a file end the connection that meets
+        them."""
+        if self.is_open:
+            with suppress(duckdb.Error):
+                self.connection.close()
+            del self.connection
+            self._ensured.clear()
+
     # -- reading ------------------------------------------------------------------------------
 
     def relation(self, table: str | Table, as_of: datetime, at: At = None) -> str:
@@ -318,17 +327,29 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read
     create_secrets(connection, settings)
     if not is_on_s3(settings):
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    statement = attach_sql(settings, read_only=read_only)
     for attempt in range(ATTEMPTS):
         if connection.execute("select 1 from duckdb_databases() where database_name = 'lake'").fetchone():
             return
         try:
-            connection.execute(statement)
+            attach(connection, settings, read_only=read_only)
             return
         except duckdb.Error as error:  # on a fresh catalogue of two who create its tables one loses, and finds them
             if attempt == ATTEMPTS - 1 or ("already exists" not in str(error) and "duplicate key" not in str(error)):
                 raise Unavailable(f"The lake does not open: {str(error).splitlines()[0]}") from None
             time.sleep(random.uniform(0.02, 0.1) * 2**attempt)
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection by which files of the lake are read by their paths, one by one; the lake itself is not attached."""
+    with duckdb.connect(config=config(settings)) as connection:
+        for extension in EXTENSIONS:
+            load(connection, extension)
+        lock_extensions(connection)
+        _checked.update(EXTENSIONS)
+        if is_on_s3(settings):
+            connection.execute(s3_secret(settings))
+        yield connection
 
 
 def forget_files(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
@@ -354,10 +375,27 @@ def load(connection: duckdb.DuckDBPyConnection, extension: str) -> None:
         connection.load_extension(extension)
 
 
-def attach_sql(settings: Settings, *, read_only: bool = False) -> str:
-    """SQL that attaches the lake to a DuckDB connection."""
-    options = f"data_path {text(settings.lake_path)}, meta_secret {text(CATALOGUE_SECRET)}"
-    return f"attach {text(address(settings))} as lake ({options}{', read_only' if read_only else ''})"
+def attach(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read_only: bool = False) -> None:
+    """Attach the lake to a DuckDB connection that has its secrets; where there is none yet, make it.
+
+    Whether its files are encrypted is settled when it is made: a lake of plain files does not open with the option, and
+    an encrypted one needs none. Raises duckdb.Error.
+    """
+    known = f"data_path {text(settings.lake_path)}, meta_secret {text(CATALOGUE_SECRET)}"
+    known += ", read_only" if read_only else ""
+    statement = f"attach {text(address(settings))} as lake ({known}"
+    try:
+        connection.execute(f"{statement}, create_if_not_exists false)")
+    except duckdb.InvalidInputException as error:
+        if "creating a new DuckLake is explicitly disabled" not in str(error):
+            raise
+        connection.execute(f"{statement}, encrypted {str(settings.lake_encrypted).lower()})")
+
+
+def is_encrypted(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the files of the lake that is attached are encrypted, so that a read finds every bit that has turned."""
+    row = connection.execute(f"select value from {catalogue('ducklake_metadata')} where key = 'encrypted'").fetchone()
+    return row is not None and row[0] == "true"
 
 
 def address(settings: Settings) -> str:

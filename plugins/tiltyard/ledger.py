@@ -28,6 +28,7 @@ from tiltyard.chronicle import Chronicle
 from tiltyard.erasures import Erasures
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.fence import Fence, changing, claim, played, playing
+from tiltyard.file_looks import FileLooks
 from tiltyard.ledger_tables import (
     ACCEPTED,
     ACCEPTED_AS_FOUND,
@@ -49,6 +50,7 @@ from tiltyard.ledger_tables import (
     named_dates,
     named_rows,
     newest_states,
+    next_moment,
     operation,
     operation_end,
     promotion,
@@ -172,6 +174,11 @@ class Ledger:
         return Chronicle(self.engine)
 
     @cached_property
+    def file_looks(self) -> FileLooks:
+        """What is known of the lake's files."""
+        return FileLooks(self.engine)
+
+    @cached_property
     def operations(self) -> Operations:
         """What persons did to models by hand."""
         return Operations(self.engine)
@@ -240,7 +247,7 @@ class Ledger:
     def record_bad_end(self, model: str, night: date, status: Status, summary: Summary) -> None:
         """Say how an attempt of a stage ended that did not end well, unless the night is done by then."""
         values = {"stage": summary.stage, "model": model, "night": night, "status": status}
-        insert = pg.insert(stage_run).values(**values, summary=summary.to_json(), recorded_at=clock.now())
+        insert = pg.insert(stage_run).values(**values, summary=summary.to_json(), recorded_at=self._now())
         changed = {name: insert.excluded[name] for name in ("status", "summary", "recorded_at")}
         unless_done = insert.on_conflict_do_update(
             index_elements=["stage", "model", "night"], set_=changed, where=stage_run.c.status != "done"
@@ -415,7 +422,10 @@ class Ledger:
     def newest_published(self, source: str | None = None) -> StageRun[FeaturesSummary] | None:
         """The features that were published last, whatever their night: of any source, or of one."""
         query = features_runs(source).where(stage_run.c.status == "done")
-        return self._newest_run(FeaturesSummary, query.order_by(stage_run.c.recorded_at.desc()))
+        snapshot = sa.cast(stage_run.c.summary["snapshot"].astext, sa.BigInteger)
+        return self._newest_run(
+            FeaturesSummary, query.order_by(snapshot.desc().nulls_last(), stage_run.c.recorded_at.desc())
+        )
 
     def published_nights(self) -> set[date]:
         """The nights of which features of any source were published."""
@@ -432,7 +442,7 @@ class Ledger:
 
         Of any other table nothing is changed.
         """
-        now = clock.now()
+        now = self._now()
         rows = [{**vars(state), "recorded_at": now} for state in states]
         run = {"stage": summary.stage, "model": source, "night": night, "status": status, "recorded_at": now}
         with self.engine.begin() as connection:
@@ -462,7 +472,7 @@ class Ledger:
                     rows[name] = found
             if rows or is_more:
                 kept = {name: json.loads(json.dumps(found, default=str)) for name, found in rows.items()}
-                values = {"kind": WITHDRAWN, "model": "", "night": night, "recorded_at": clock.now()}
+                values = {"kind": WITHDRAWN, "model": "", "night": night, "recorded_at": self._now()}
                 connection.execute(event.insert().values(**values, detail={**detail, "taken": kept}))
         return {name: len(found) for name, found in rows.items()}
 
@@ -480,7 +490,7 @@ class Ledger:
         """Say that tables were published at an hour, or that it was answered for models. No night is settled by it."""
         if names:
             with self.engine.begin() as connection:
-                connection.execute(advancing(kind, names, as_of, snapshot, clock.now()))
+                connection.execute(advancing(kind, names, as_of, snapshot, self._now()))
 
     def hours(self, kind: HourOf, names: Collection[str]) -> dict[str, HourEnd]:
         """Table, or model → its newest hour, of those that have had one. One query."""
@@ -491,10 +501,19 @@ class Ledger:
         }
 
     def moment(self) -> datetime:
-        """Now, by the database's clock: one for all workers, whose own may differ by minutes."""
-        with self.engine.connect() as connection:
-            moment: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-        return moment.astimezone(UTC)
+        """The stamp of a build: now, by the database's clock, one for all workers, whose own may differ by minutes; and
+        never before the last one."""
+        return self._next_moment("build", sa.func.clock_timestamp())
+
+    def _now(self) -> datetime:
+        """When a row is recorded: now, and after every row that was recorded before, whatever the clocks say. What is
+        due is told by which of two rows came later."""
+        return self._next_moment("record", clock.now())
+
+    def _next_moment(self, name: str, now: sa.ColumnElement[datetime] | datetime) -> datetime:
+        with self.engine.begin() as connection:
+            given: datetime = connection.execute(next_moment(name, now)).scalar_one()
+        return given.astimezone(UTC)
 
     def newest_good(self, until: Mapping[str, date]) -> dict[str, TableState]:
         """Table → its newest state of those up to and including a night on which it was published. One query."""
@@ -523,9 +542,9 @@ class Ledger:
         from before tables had states, all of them stand at the newest batch.
         """
         rows = [_with_hour(row) for row in self._rows(newest_states(None))]
-        newest = max((row for row in rows if row["published_at"]), key=lambda row: row["published_at"], default=None)
-        if newest is not None:
-            snapshot = newest["published_snapshot"]
+        snapshots = [row["published_snapshot"] for row in rows if row["published_snapshot"] is not None]
+        if snapshots:
+            snapshot = max(snapshots)
         elif (run := self.newest_published()) is not None:
             snapshot = run.summary.snapshot
         else:
@@ -698,7 +717,7 @@ class Ledger:
     def add_decision(self, verdict: Decision) -> Decision:
         """Record a verdict once per (model, night, challenger); a rerun gets the first one back."""
         with self.engine.begin() as connection:
-            values = _columns(verdict) | {"recorded_at": clock.now()}
+            values = _columns(verdict) | {"recorded_at": self._now()}
             connection.execute(pg.insert(decision).values(**values).on_conflict_do_nothing())
         return self.decision(verdict.model, verdict.night, verdict.challenger)
 
@@ -786,7 +805,7 @@ class Ledger:
     def claim_promotion(self, claimed: Promotion) -> bool:
         """True for exactly one caller per (model, version) and per (model, night), and for none once that night, or
         a later one, has rolled back, or a person holds the model or has changed its champion since."""
-        values = _columns(claimed) | {"recorded_at": clock.now()}
+        values = _columns(claimed) | {"recorded_at": self._now()}
         statement = pg.insert(promotion).values(**values).on_conflict_do_nothing().returning(promotion.c.version)
         undone = sa.select(watch.c.night).where(
             watch.c.model == claimed.model, watch.c.night >= claimed.night, watch.c.verdict == "rollback"
@@ -811,7 +830,7 @@ class Ledger:
         None, with nothing recorded, for a rollback that may not be: the night or a later one has promoted, the version
         was sent back on another night, or a person holds the model or has changed its champion since.
         """
-        values = _columns(watched) | {"recorded_at": clock.now()}
+        values = _columns(watched) | {"recorded_at": self._now()}
         promoted = sa.select(promotion.c.night).where(
             promotion.c.model == watched.model, promotion.c.night >= watched.night
         )
@@ -901,7 +920,7 @@ class Ledger:
     def set_incidents(self, night: date, incidents: Sequence[Incident]) -> None:
         """The portfolio's incidents of a night, in place of those that it had."""
         values = [
-            {**_columns(open_incident), "night": night, "recorded_at": clock.now()} for open_incident in incidents
+            {**_columns(open_incident), "night": night, "recorded_at": self._now()} for open_incident in incidents
         ]
         with self.engine.begin() as connection:
             connection.execute(incident.delete().where(incident.c.night == night))
@@ -1024,24 +1043,24 @@ class Ledger:
         return _stage_run(kind, rows[0]) if rows else None
 
     def _once(self, table: sa.Table, **values: Any) -> bool:
-        insert = pg.insert(table).values(recorded_at=clock.now(), **values).on_conflict_do_nothing()
+        insert = pg.insert(table).values(recorded_at=self._now(), **values).on_conflict_do_nothing()
         with self.engine.begin() as connection:
             return connection.scalar(insert.returning(table.c.model)) is not None
 
     def _insert(self, table: sa.Table, **values: Any) -> None:
         with self.engine.begin() as connection:
-            connection.execute(table.insert().values(recorded_at=clock.now(), **values))
+            connection.execute(table.insert().values(recorded_at=self._now(), **values))
 
     def _upsert(self, table: sa.Table, **values: Any) -> None:
         with self.engine.begin() as connection:
-            connection.execute(upserting(table, [{**values, "recorded_at": clock.now()}]))
+            connection.execute(upserting(table, [{**values, "recorded_at": self._now()}]))
 
 
 def _with_hour(row: dict[str, Any]) -> dict[str, Any]:
     """The newest state of a table, as it stands since its newest hour. What its night has held no hour lets go."""
     if row["state"] != "published" or (row["hour_snapshot"] or 0) <= (row["published_snapshot"] or 0):
         return row
-    return {**row, "published_snapshot": row["hour_snapshot"], "published_at": row["hour_at"]}
+    return {**row, "published_snapshot": row["hour_snapshot"]}
 
 
 def _columns(record: Record) -> dict[str, object]:

@@ -32,6 +32,12 @@ metadata = sa.MetaData()
 _json = pg.JSONB
 _instant = sa.DateTime(timezone=True)
 
+moment = sa.Table(
+    "moment",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),  # record | build
+    sa.Column("at", _instant, nullable=False),  # the last one that was given out
+)
 fence = sa.Table(
     "fence",
     metadata,
@@ -62,9 +68,9 @@ publication = sa.Table(
     sa.Column("recorded_at", _instant, nullable=False),
 )
 sa.Index(
-    "newest_good_of_table",
+    "last_good_of_table",
     publication.c.table,
-    publication.c.recorded_at.desc(),
+    publication.c.snapshot.desc(),
     postgresql_where=publication.c.state == "published",
 )
 hour = sa.Table(
@@ -189,6 +195,18 @@ sa.Index("rejections", decision.c.model, postgresql_where=decision.c.verdict == 
 sa.Index("findings_of_night", finding.c.night)
 sa.Index("events_of_model", event.c.model, event.c.kind)
 sa.Index("events_of_kind", event.c.kind)
+lake_file = sa.Table(
+    "lake_file",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),  # of the file: it is never written twice
+    sa.Column("table_name", sa.Text, nullable=False, key="table"),
+    sa.Column("sha256", sa.Text),  # of the file when it was first looked at; NULL: it was never found sound
+    sa.Column("looked_at", _instant, nullable=False),
+    sa.Column("damage", sa.Text),  # what is wrong with it; NULL: nothing
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("found_at", _instant),  # when it was first found damaged; NULL: it is sound
+)
+sa.Index("damaged_files", lake_file.c.name, postgresql_where=lake_file.c.damage.is_not(None))
 default_task = sa.Table(
     "default_task",
     metadata,
@@ -390,6 +408,14 @@ def upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:
     return insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=update)
 
 
+def next_moment(name: str, now: sa.ColumnElement[datetime] | datetime) -> sa.Executable:
+    """The statement that gives out the next moment of a kind: now, and never one before the last. A clock that was
+    ahead for a night orders nothing wrongly when it is right again."""
+    insert = pg.insert(moment).values(name=name, at=now)
+    after = sa.func.greatest(insert.excluded["at"], moment.c["at"] + sa.text("interval '1 microsecond'"))
+    return insert.on_conflict_do_update(index_elements=[moment.c.name], set_={"at": after}).returning(moment.c["at"])
+
+
 def withdrawing(
     night: date, models: Collection[str], sources: Collection[str], tables: Collection[str], whole: bool
 ) -> list[tuple[str, sa.Executable]]:
@@ -486,8 +512,8 @@ def named_dates(dates: Mapping[str, date]) -> sa.TableValuedAlias:
 
 
 def newest_states(until: date | None) -> sa.Select[Any]:
-    """Per table its newest row, with `published_snapshot`, `published_at` and `published_night` of the row that was
-    published last, and `hour_snapshot` and `hour_at` of the newest hour.
+    """Per table its newest row, with `published_snapshot` and `published_night` of the row that was published last, by
+    the lake's snapshot and no clock; and `hour_snapshot` of the newest hour.
 
     It hops from name to name through the index, so that it reads as many rows as there are tables, not nights.
     """
@@ -503,18 +529,16 @@ def newest_states(until: date | None) -> sa.Select[Any]:
     good = (
         sa.select(
             own.c.snapshot.label("published_snapshot"),
-            own.c.recorded_at.label("published_at"),
             own.c.night.label("published_night"),
         )
         .where(own.c.table == names.c.name, own.c.state == "published")
-        .order_by(own.c.recorded_at.desc())
+        .order_by(own.c.snapshot.desc())
         .limit(1)
         .lateral("good")
     )
     of_table = sa.and_(hour.c.kind == "table", hour.c.name == names.c.name)
     joined = names.join(row, sa.true()).outerjoin(good, sa.true()).outerjoin(hour, of_table)
-    newest_hour = (hour.c.snapshot.label("hour_snapshot"), hour.c.recorded_at.label("hour_at"))
-    return sa.select(row, good, *newest_hour).select_from(joined).order_by(names.c.name)
+    return sa.select(row, good, hour.c.snapshot.label("hour_snapshot")).select_from(joined).order_by(names.c.name)
 
 
 def advancing(kind: str, names: Collection[str], as_of: datetime, snapshot: int, now: datetime) -> pg.Insert:

@@ -254,7 +254,10 @@ def _standing(connection: sa.Connection, now: datetime) -> tuple[Standing, list[
     open_ones = sa.select(message).where(message.c.ended_at.is_(None)).order_by(message.c.id)
     lately = message.c.weighed_at > now - timedelta(days=7)
     paged = sa.select(message.c.owner, sa.func.count()).where(message.c.weight == "page", lately)
-    digests = sa.select(sending.c.owner, sa.func.max(sending.c.created_at)).where(sending.c.occasion == "digest")
+    digests = sa.select(sending.c.owner, sa.func.max(sending.c.created_at)).where(
+        sending.c.occasion == "digest",
+        sending.c.created_at <= now,  # of a clock that was ahead: it keeps no later one back
+    )
     messages, unreadable = _readable(connection.execute(open_ones).mappings())
     standing = Standing(
         messages=tuple(messages),

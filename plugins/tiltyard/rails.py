@@ -15,14 +15,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import duckdb
 
-from tiltyard import postgres, release, tombstones
+from tiltyard import damage, postgres, release, tombstones
 from tiltyard.clock import is_hour, night_closing, night_of
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
 from tiltyard.lake import Lake
 from tiltyard.ledger import Ledger
 from tiltyard.records import SUMMARIES, Decision, Publication, Status
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec
+from tiltyard.spec import Spec, find
 from tiltyard.stages import StageName
 from tiltyard.tombstones import Tombstones
 
@@ -93,6 +93,7 @@ def opened(settings: Settings | None = None, *, lake_at_once: bool = True) -> It
         _within_reach(settings),
         closing(Ledger(settings)) as ledger,
         Lake(settings, at_once=lake_at_once) as lake,
+        naming_damage(settings, ledger),
     ):
         yield Rails(settings, lake, ledger)
 
@@ -108,6 +109,31 @@ def _within_reach(settings: Settings) -> Iterator[None]:
     except Exception as error:
         if postgres.is_gone(error):
             raise postgres.gone(settings) from error
+        raise
+
+
+@contextmanager
+def naming_damage(settings: Settings, ledger: Ledger, model: str = "") -> Iterator[None]:
+    """Where a read inside meets a damaged file of the lake, the error becomes one that names table and file; the files
+    that `model` reads are tried first."""
+    try:
+        yield
+    except TiltyardError:
+        raise
+    except Exception as error:
+        if found := damage.met(settings, ledger, error, _tables(settings, model)):
+            raise found from error
+        raise
+
+
+@contextmanager
+def _renewing(lake: Lake) -> Iterator[None]:
+    """An error that ends the lake's connection ends it for nobody who comes after."""
+    try:
+        yield
+    except Exception as error:
+        if damage.is_fatal(error):
+            lake.renew()
         raise
 
 
@@ -137,7 +163,11 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
     an event instead: its night is still to come.
     """
     try:
-        with _within_reach(rails.settings):
+        with (
+            _within_reach(rails.settings),
+            naming_damage(rails.settings, rails.ledger, model),
+            _renewing(rails.lake),
+        ):
             yield
     except (Unavailable, Fenced):
         raise
@@ -152,6 +182,12 @@ def recording_its_end(rails: Rails, stage: StageName, as_of: datetime, model: st
         body = {"model": model, "night": str(night_closing(as_of)), "reason": reason}
         _record_bad_end(rails, stage, as_of, "failed", body)
         raise
+
+
+def _tables(settings: Settings, model: str) -> tuple[str, ...]:
+    """The tables that a model reads; none where `model` is a source, or the portfolio."""
+    is_one = model and (settings.models / model / "spec.yaml").is_file()
+    return find(settings.models, model).tables if is_one else ()
 
 
 def _record_bad_end(

@@ -90,6 +90,12 @@ class Settings(BaseSettings):
 
     lake_data: str | None = None
     """Where the lake's Parquet files lie: a folder or s3://bucket/prefix. Unset: home/lake."""
+    lake_encrypted: bool = True
+    """Whether a lake that is made from now on has encrypted files, so that a read finds every bit that has turned; the
+    keys lie in the catalogue. false is for whoever reads the files with another engine, like Spark: then a bit that
+    has turned gives another value until the maintenance looks at the file. A lake stays as it was made."""
+    lake_scrub_nights: Annotated[int, Field(ge=1)] = 30
+    """Nights in which the maintenance looks at every file of the lake once, for bits that have turned."""
     lake_retention: Annotated[tuple[str, ...], NoDecode] = ()
     """How long rows are kept, like default=1095d,ops.profile=400d; `default` is for every other ops table that may have
     a retention. What models look back for is the least. Unset: for ever."""

@@ -577,7 +577,7 @@ class SharedBreak(Strict):
 
 AlertKind = Literal[
     "approve", "uncounted", "operate", "explain", "table", "incident", "worse", "refused", "quarantined", "failed",
-    "stopped", "unanswered", "undelivered", "touched", "copying", "unerased",
+    "stopped", "unanswered", "undelivered", "touched", "damaged", "copying", "unerased",
 ]  # fmt: skip
 """What a message is about."""
 PORTFOLIO = "portfolio.yaml"

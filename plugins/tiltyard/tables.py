@@ -47,6 +47,8 @@ LANDED_FILE: Final = Table(
         "file": "varchar",
         "sha256": "varchar",
         "rows": "bigint",
+        "repeated": "bigint",
+        "corrections": "bigint",
         "bytes": "bigint",
         "modified_ns": "bigint",
         "landed_night": "date",
@@ -54,7 +56,9 @@ LANDED_FILE: Final = Table(
         "ingested_at": "timestamptz",
     },
 )
-"""One row per file that was landed. `modified_ns`: when the file was last written, in nanoseconds since 1970."""
+"""One row per file that was landed. `modified_ns`: when the file was last written, in nanoseconds since 1970.
+`repeated`, `corrections`: of a table whose contract names a key, the rows that were dropped since all of them came
+before, and those that landed beside another of their key."""
 
 BUILT: Final = Table(
     "ops.built",

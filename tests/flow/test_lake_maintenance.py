@@ -18,7 +18,7 @@ import pytest
 from tests.flow.test_replay import NIGHTS, business
 from tiltyard import clock
 from tiltyard import rails as rails_module
-from tiltyard.edge import describe, status
+from tiltyard.edge import describe_lake, status
 from tiltyard.judge import scoring
 from tiltyard.lake import put, stored
 from tiltyard.prepare import frame, transform
@@ -119,7 +119,7 @@ def test_every_answer_stays_what_it_was_and_a_second_night_finds_nothing_to_do(l
     assert stay >= predicted_from(rails)
     assert tables(rails, stay) == {number: contents[number] for number in stay}
     assert rails.ledger.last_stage_run(LakeMaintenanceSummary).summary == done
-    assert "maintained on 2025-02-13: " in describe.lake(*maintenance.last_size(rails))
+    assert "maintained on 2025-02-13: " in describe_lake.lake(*maintenance.last_size(rails))
 
     maintenance.maintain(rails, AS_OF + timedelta(days=1), now=clock.now() + LATER)
     again = maintenance.maintain(rails, AS_OF + timedelta(days=2), now=clock.now() + LATER)

@@ -14,7 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from sqlalchemy.engine import make_url
 
-from tiltyard import clock, postgres
+from tiltyard import clock, damage, postgres
 from tiltyard import lake as lakes
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, TiltyardError, Unavailable
@@ -24,7 +24,7 @@ from tiltyard.prepare.simulator import Simulator
 from tiltyard.rails import Rails
 from tiltyard.settings import Settings
 from tiltyard.tables import PROFILE, Table
-from tiltyard.upkeep import maintenance
+from tiltyard.upkeep import maintenance, scrub
 
 AS_OF = datetime(2016, 4, 2, tzinfo=UTC)
 KEY = "wJalr'XUtn\\FEMI/K7MDENG\"+bPx=RfiCYEXAMPLE"
@@ -204,3 +204,22 @@ def assert_no_secret_under(home: Path) -> None:
     for path in filter(Path.is_file, home.rglob("*")):
         content = path.read_bytes()
         assert [part for part in SPELLINGS if part.encode() in content] == [], path
+
+
+def test_a_bit_that_turns_in_the_bucket_is_found_by_reads_and_by_the_scrub(business: Rails, endpoint: str) -> None:
+    s3 = boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1")
+    assert scrub.scrub_all(business, lambda label, share: None).damaged == ()
+    file = next(file for file in damage.files(business.lake) if file.table == "raw.login")
+    place = {"Bucket": "tiltyard", "Key": file.path.removeprefix("s3://tiltyard/")}
+    whole = s3.get_object(**place)["Body"].read()
+    other = bytearray(whole)
+    other[len(other) // 2] ^= 1
+    s3.put_object(**place, Body=bytes(other))
+    with pytest.raises(damage.Damaged, match=file.name), rails_module.opened(business.settings) as reader:
+        reader.lake.connection.execute("select max(hash(*columns(*))) from lake.raw.login")
+    assert [one.file for one in scrub.scrub_all(business, lambda label, share: None).damaged] == [file.name]
+    s3.delete_object(**place)
+    [gone] = scrub.scrub_all(business, lambda label, share: None).damaged
+    assert gone.reason == "it is gone"
+    s3.put_object(**place, Body=whole)
+    assert scrub.scrub_night(business).damaged == ()

@@ -127,6 +127,8 @@ def test_the_digest_comes_once_a_morning_to_those_who_have_something_to_read() -
         assert bool(decided.digests) is comes, (hours_ago, last, now)
     paged = message(2, text, "page", hours_ago=20)
     assert not deciding.decide([text], standing(paged), PAGES, NOON).digests, "who was paged need not read it again"
+    early = message(1, text, "digest", hours_ago=-48)
+    assert deciding.decide([text], standing(early), PAGES, NOON).digests, "opened by a clock that was two days ahead"
 
 
 def test_an_open_message_reads_as_its_fact_does_now_and_another_fact_is_told() -> None:

@@ -143,7 +143,7 @@ def status(
     """
     from tiltyard import rails
     from tiltyard.cli import landed
-    from tiltyard.edge import describe
+    from tiltyard.edge import describe, describe_lake
     from tiltyard.edge import document as documented
     from tiltyard.edge import status as looking
     from tiltyard.upkeep import maintenance
@@ -182,7 +182,7 @@ def status(
         for document in documents:
             say(describe.model(document))
         if lake:
-            say(describe.lake(*lake))
+            say(describe_lake.lake(*lake))
 
     emit(documents, as_json, show)
     _caution(pending)
@@ -212,10 +212,12 @@ def _watch(settings: Settings, chosen: Sequence[specs.Spec], every: float) -> No
 def _glance(settings: Settings, chosen: Sequence[specs.Spec]) -> None:
     """Print all models at a glance, and what waits for a person."""
     from tiltyard import rails
-    from tiltyard.edge import board, board_query
+    from tiltyard.edge import board, board_query, describe_lake
+    from tiltyard.records import LakeMaintenanceSummary
 
     with rails.opened(settings) as opened:
         found = board.read(opened, chosen, clock.now())
+        kept = opened.ledger.last_stage_run(LakeMaintenanceSummary)
     glance(
         {
             "model": row.model,
@@ -236,6 +238,8 @@ def _glance(settings: Settings, chosen: Sequence[specs.Spec]) -> None:
         since = f" since {item.since}" if item.since else ""
         until = f", until {item.until:%Y-%m-%d %H:%M} UTC" if item.until else ""
         say(f"  {item.kind:<12} {item.subject}{since}{until}: {item.reason}")
+    if kept and kept.summary.scrub and not kept.summary.scrub.is_encrypted:
+        say(describe_lake.PLAIN)
 
 
 def _caution(pending: release.Pending) -> None:

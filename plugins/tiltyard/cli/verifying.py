@@ -1,4 +1,4 @@
-"""`verify`: whether what was decided is still what was put down."""
+"""`verify`: whether what was decided, and what lies in the lake, is still what was put down."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 from tiltyard.cli import options
 from tiltyard.cli.options import Json
-from tiltyard.cli.output import caution, emit, print_error, say
+from tiltyard.cli.output import caution, emit, print_error, progress, say
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.words import counted
 
@@ -25,14 +25,36 @@ def verify(
     accept: Annotated[
         bool, typer.Option("--accept", help="Take what is not as it was put down as it is; needs --reason.")
     ] = False,
+    lake: Annotated[
+        bool, typer.Option("--lake", help="Look at every file of the lake instead, for what has turned there.")
+    ] = False,
+    let_go: Annotated[
+        str | None,
+        typer.Option(
+            "--let-go", help="With --lake: let a damaged file go with its rows; needs --reason.", metavar="FILE"
+        ),
+    ] = None,
     reason: Annotated[str | None, typer.Option(help="Why; it is kept with your name.", metavar="TEXT")] = None,
     as_json: Json = False,
 ) -> None:
     """Hold versions, decisions, promotions, watches, operations and explanations in the ledger against the chain that
-    was written with them. Exit 1 where one was changed, is gone or was put in by another way."""
+    was written with them. Exit 1 where one was changed, is gone or was put in by another way.
+
+    With --lake every file of the lake is looked at, and every one that is damaged named, with the models that may have
+    used it and the ways out. Exit 1 where there is one."""
     from tiltyard.ledger import Ledger
     from tiltyard.settings import Settings
 
+    if let_go and not lake:
+        raise BadInput("--let-go is about a file of the lake: tiltyard verify --lake --let-go FILE --reason TEXT.")
+    if lake:
+        if accept or head:
+            raise BadInput("--head and --accept are about the ledger; leave them out, or leave out --lake.")
+        if let_go:
+            _let_go(let_go, reason or "", as_json)
+        else:
+            _look(as_json)
+        return
     if accept and not (reason or "").strip():
         raise BadInput("Say why with --reason; it is kept with your name.")
     ledger = Ledger(Settings())
@@ -49,6 +71,28 @@ def verify(
         for fault in state.faults:
             print_error(f"{fault}.")
         raise typer.Exit(CheckFailed.exit_code)
+
+
+def _look(as_json: bool) -> None:
+    from tiltyard import damage, rails
+    from tiltyard.edge import describe_lake
+    from tiltyard.upkeep import scrub
+
+    with rails.opened() as opened, progress(as_json) as step:
+        done = scrub.scrub_all(opened, step)
+    emit(done, as_json, lambda: say(describe_lake.scrub(done)))
+    if done.damaged:
+        print_error(f"{counted(len(done.damaged), 'file')} of the lake damaged. {damage.WAY_OUT}")
+        raise typer.Exit(CheckFailed.exit_code)
+
+
+def _let_go(file: str, reason: str, as_json: bool) -> None:
+    from tiltyard import rails
+    from tiltyard.upkeep import holds, letting_go
+
+    with rails.opened() as opened:
+        done = letting_go.let_go(opened, file, by=options.user(), reason=reason, holds=holds.sentences(opened))
+    emit(done, as_json, lambda: say(letting_go.summary(done)))
 
 
 def _show(state: "ChainState") -> None:

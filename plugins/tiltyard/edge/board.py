@@ -15,7 +15,7 @@ from typing import Final, Literal
 from tiltyard import clock, operating
 from tiltyard.answered import copying, delivery
 from tiltyard.chronicle import NightLoss, lately
-from tiltyard.edge import cost_page, logins, proposals, table_faults
+from tiltyard.edge import cost_page, describe_lake, logins, proposals, table_faults
 from tiltyard.edge.open_forms import OPENING, Forms
 from tiltyard.edge.proposals import Proposals, Proposed
 from tiltyard.errors import BadInput
@@ -45,6 +45,7 @@ from tiltyard.spec import Spec, load_portfolio, portfolio
 from tiltyard.stages import NIGHTLY, STAGES, StageName, recorded_as
 from tiltyard.succession import ChampionChange
 from tiltyard.target import at_start
+from tiltyard.upkeep import scrub
 from tiltyard.words import clauses, counted, listed
 
 log = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ class Asked(Record):
 
     kind: Literal[
         "approve", "uncounted", "operate", "explain", "table", "incident", "worse", "refused", "quarantined",
-        "undelivered", "copying", "untold", "touched", "unerased",
+        "undelivered", "copying", "untold", "touched", "unerased", "damaged",
     ]  # fmt: skip
     """What it is."""
     subject: str
@@ -626,6 +627,11 @@ class _Facts:
                       link="/dags/lake_maintenance")
             )  # fmt: skip
         asked += self.unerased()
+        asked += [
+            Asked(kind="damaged", subject=one.table, reason=describe_lake.damage(one), since=one.found_at.date(),
+                  link="/dags/lake_maintenance", models=one.models)
+            for one in scrub.damages(self.rails) if one.is_current
+        ]  # fmt: skip
         unsent = {entry.to: entry for entry in self.rails.ledger.outbox.unsent(self.now - SHOWN)}
         asked += [
             Asked(kind="untold", subject=name, reason=entry.error or "it took nothing", since=entry.created_at.date(),
@@ -747,13 +753,9 @@ class _Facts:
 
     def readers(self, specs: Sequence[Spec], table: str) -> tuple[str, ...]:
         """The models that stand on a table, at whatever distance."""
-        graph = self.feeding.graph if self.feeding else None
-        return tuple(
-            spec.name
-            for spec in specs
-            if table in spec.tables
-            or (graph and any(name in graph.parents and table in graph.upstream(name) for name in spec.tables))
-        )
+        if self.feeding:
+            return self.feeding.readers(specs, table)
+        return tuple(spec.name for spec in specs if table in spec.tables)
 
     @cached_property
     def feeding(self) -> Feeding | None:

@@ -31,8 +31,6 @@ from tiltyard.records import (
     Embargo,
     EstimatedVersion,
     Incident,
-    LakeMaintenanceSummary,
-    LakeSize,
     MeasuredVersion,
     OpenIncident,
     PortfolioNight,
@@ -119,16 +117,6 @@ def delivery(summary: DeliverySummary) -> str:
     waiting = f"; owed: {listed([str(night) for night in summary.owed])}" if summary.owed else ""
     why = f": {summary.reason}" if summary.owed and summary.reason else ""
     return f"to {summary.to}: {listed(done) or 'nothing'}{waiting}{why}"
-
-
-def lake(maintained: LakeMaintenanceSummary | None, size: LakeSize) -> str:
-    """How large the lake is, and when it was last put in order."""
-    line = f"lake: {counted(size.files, 'file')}, {size.bytes / 1e6:,.1f} MB, {counted(size.snapshots, 'snapshot')}"
-    if maintained is None:
-        return f"{line}; never maintained"
-    merged = counted(sum(maintained.merged.values()), "file")
-    done = f"{counted(maintained.expired, 'snapshot')} expired, {merged} merged"
-    return f"{line}; maintained on {maintained.night}: {maintained.reason or done}"
 
 
 def holds(open_holds: Sequence[OpenHold]) -> str:

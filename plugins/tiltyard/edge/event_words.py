@@ -216,6 +216,17 @@ WORDS: Final[Mapping[str, Callable[[JsonObject], Told]]] = {
     ),
     "hour_missed": _reason(lambda detail: f"{_text(detail, 'stage')} has missed the hour of {_text(detail, 'hour')}"),
     "incident_release": _reason(lambda detail: f"the shift at {_text(detail, 'node')} was released"),
+    "lake_file_damaged": _reason(
+        lambda detail: f"a file of {_text(detail, 'table')} is damaged, {_text(detail, 'file')} with "
+        f"{_text(detail, 'rows')} rows"
+    ),
+    "lake_file_mended": _reason(
+        lambda detail: f"the file {_text(detail, 'file')} of {_text(detail, 'table')} is damaged no more"
+    ),
+    "lake_file_let_go": _reason(
+        lambda detail: f"the damaged file {_text(detail, 'file')} was let go, with {_text(detail, 'rows')} rows of "
+        f"{_text(detail, 'table')}"
+    ),
     "ledger_accepted_as_found": lambda detail: (
         "what was changed in the ledger was accepted as it was found",
         f"{_text(detail, 'reason').rstrip('.')}: {_text(detail, 'faults')}",

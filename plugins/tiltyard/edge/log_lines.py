@@ -41,7 +41,8 @@ def landed(summary: "IngestSummary") -> str:
     said = f"{summary.source}: {counted(summary.files, 'file')} landed, {counted(summary.rows, 'row')}"
     said += f" ({tables})." if tables else "."
     refused = [f"{file.file} went to quarantine: {file.reason.rstrip('.')}." for file in summary.quarantined]
-    return " ".join([said, *refused, *(f"{away.rstrip('.')}." for away in summary.away)])
+    notes = [f"{note}." for note in summary.notes]
+    return " ".join([said, *notes, *refused, *(f"{away.rstrip('.')}." for away in summary.away)])
 
 
 def built(summary: "BuildSummary") -> str:

@@ -24,9 +24,9 @@ from typing import TypeVar
 
 import duckdb
 
-from tiltyard import release, suites
+from tiltyard import damage, release, suites
 from tiltyard.clock import NIGHT, day_ending, night_closing
-from tiltyard.errors import BadInput, Unavailable
+from tiltyard.errors import BadInput, TiltyardError, Unavailable
 from tiltyard.lake import FIRST, literal, quoted, stored, text
 from tiltyard.leak import suite as leakage_suite
 from tiltyard.leak.rules import Declared, RuleResult, WrittenLater
@@ -80,7 +80,7 @@ def check_batch(
     that does not exist, or the table that is missing. Not `strict`, what cannot be judged is a fault of its table
     (`unjudged`), and every other table is judged.
     """
-    faults = _Faults(strict)
+    faults = _Faults(rails, strict)
     if suite not in SUITES:
         raise BadInput(f"There is no suite '{suite}'; the suites are {', '.join(SUITES)}.")
     specs = (spec,) if spec else _models(rails, source, tables)
@@ -120,7 +120,8 @@ Judged = TypeVar("Judged")
 class _Faults:
     """What kept tables from being judged: of a strict judge the first of it is raised."""
 
-    def __init__(self, strict: bool) -> None:
+    def __init__(self, rails: Rails, strict: bool) -> None:
+        self.rails = rails
         self.strict = strict
         self.reasons: dict[str, str] = {}
         """Table → why."""
@@ -131,15 +132,26 @@ class _Faults:
         again: a database or a disk that does not answer would hold everybody."""
         try:
             yield
-        except (Unavailable, OSError, duckdb.OperationalError):
+        except (Unavailable, OSError):
             raise
         except Exception as error:
             if self.strict:
                 raise
-            if not isinstance(error, BadInput):
+            self._renew(error)
+            if damaged := damage.met(self.rails.settings, self.rails.ledger, error, tables):
+                error = damaged
+            elif isinstance(error, duckdb.OperationalError):
+                raise
+            if not isinstance(error, TiltyardError):
                 log.exception("%s cannot be judged", ", ".join(tables))
             first, *_ = (*str(error).strip().splitlines(), type(error).__name__)
             self.reasons |= dict.fromkeys(tables, f"it cannot be judged: {first}")
+
+    def _renew(self, error: Exception) -> None:
+        """A connection that a table has ended is nobody else's fault."""
+        if damage.is_fatal(error):
+            self.rails.lake.renew()
+            suites.forget()
 
     def each(self, rails: Rails, tables: Iterable[str], judge: Callable[[str], Judged]) -> dict[str, Judged]:
         """Table → what `judge` says, of those that it can judge. They are read in one transaction, unless one fails."""
@@ -147,9 +159,10 @@ class _Faults:
         try:
             with suites.one_view(rails):
                 return {table: judge(table) for table in tables}
-        except Exception:
+        except Exception as error:
             if self.strict:
                 raise
+            self._renew(error)
         judged = {}
         for table in tables:
             with self.of(table), suites.one_view(rails):

@@ -174,6 +174,12 @@ class Timing(Strict):
     """Column that tells when the row happened."""
     available_at: TimeColumn | Literal["ingested_at"]
     """Column that tells when the row was written; `ingested_at` where the source cannot prove it."""
+    key: tuple[str, ...] = ()
+    """Columns that name a row. A row of which all came before is dropped and counted. Empty: a row that comes again
+    lands again."""
+    on_repeat: Literal["correct", "quarantine"] = "correct"
+    """What becomes of a row whose key came before with other values: it is kept beside that one, as a correction, or
+    its file goes to quarantine."""
     null_values: tuple[str, ...] = ()
     """Spellings of "missing" in a text file, beside the empty field."""
     format: Format = Format()
@@ -186,6 +192,17 @@ class Timing(Strict):
     """How many rows a night may bring; None: as its source says."""
     fetch: Fetch | None = None
     """Where its rows are brought from; None: somebody lays its deliveries into the landing zone."""
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _that_has_a_key(self) -> "Timing":
+        if "on_repeat" in self.model_fields_set and not self.key:
+            raise ValueError("on_repeat says what becomes of a row whose key came before; say the key")
+        return self
 
 
 class Rhythm(Strict):
@@ -229,6 +246,16 @@ class TableContract:
     """Column → the zone of its times that carry none; only those of which the contract says one."""
     planned: tuple[str, ...] = ()
     """Its days and instants that are known ahead, like the day of an appointment."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns that name a row, by which it is told whether it came before; empty where it is not told."""
+        return self.timing.key
+
+    @property
+    def on_repeat(self) -> Literal["correct", "quarantine"]:
+        """What becomes of a row whose key came before with other values."""
+        return self.timing.on_repeat
 
     def header(self, column: str) -> str:
         """How a delivery spells a column."""
@@ -450,6 +477,8 @@ def _table(where: _Where, source: str, entry: Mapping[str, Any], rhythm: Rhythm,
             if columns[time.column] not in _TELLS_TIME and not time.further:
                 kind = columns[time.column]
                 raise where.wrong(f"the time column '{time.column}' is {kind}, which tells no time.", *_META, said)
+    if strange := next((part for part in timing.key if part not in columns), None):
+        raise where.wrong(f"the key's column '{strange}' is not among its columns.", *_META, "key")
     if timing.fetch is not None and (misfit := timing.fetch.misfit(columns)):
         raise where.wrong(f"{misfit}.", *_META, "fetch")
     volume = timing.volume or rhythm.volume

@@ -44,7 +44,7 @@ class Plugin(BasePlugin):
         lake.lock_extensions(conn)
         settings = _in_use[-1][0] if _in_use else Settings()
         lake.create_secrets(conn, settings)
-        conn.execute(lake.attach_sql(settings))
+        lake.attach(conn, settings)
 
     def configure_cursor(self, cursor: DuckDBPyConnection) -> None:
         if _in_use and (built_at := _in_use[-1][1]):

@@ -17,6 +17,7 @@ from tiltyard.prepare import contracts
 from tiltyard.prepare.contracts import AUDIT_COLUMNS, due
 from tiltyard.rails import Rails
 from tiltyard.tables import INGEST_RUN, LANDED_FILE
+from tiltyard.words import counted, listed
 
 Basis = Literal["night", "delivery", "untimed"]
 
@@ -172,6 +173,28 @@ def silent_tables(
     open_days = (before for number in count(1) if (before := day - number * DAY) not in closed)
     usual = tuple(islice(open_days, REGULAR))
     return {table: usual for table, own in sorted(days.items()) if day not in own and {*usual} <= {*own}}
+
+
+def came_before(rails: Rails, source: str, night: date) -> tuple[str, ...]:
+    """What of the files that a night landed came before, by the key of its contract, a sentence a file."""
+    if not rails.lake.has(LANDED_FILE):
+        return ()
+    rails.lake.ensure(LANDED_FILE)
+    rows = rails.lake.connection.execute(
+        f"select table_name || '/' || file, coalesce(repeated, 0), coalesce(corrections, 0) "
+        f"from {identifier(LANDED_FILE)} where source = $source and landed_night = $night "
+        "and coalesce(repeated, 0) + coalesce(corrections, 0) > 0 order by 1",
+        {"source": source, "night": night},
+    ).fetchall()
+    return tuple(
+        f"{file}: "
+        + listed(
+            [f"{counted(repeated, 'row')} that came before were dropped"] * bool(repeated)
+            + [f"{counted(corrected, 'row')} whose key came with other values were kept as corrections"]
+            * bool(corrected)
+        )
+        for file, repeated, corrected in rows
+    )
 
 
 def missing(rails: Rails, source: str, as_of: datetime) -> tuple[str, ...]:

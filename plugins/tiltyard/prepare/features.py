@@ -259,6 +259,7 @@ def _judged(
         warnings=(
             *(str(failure) for report in reports for failure in report.warnings),
             *deliveries.missing(rails, source, as_of),
+            *deliveries.came_before(rails, source, night),
             *_columns_changed(rails, source, night, snapshot),
         ),
         reports=(page,) if page else (),

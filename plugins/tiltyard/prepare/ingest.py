@@ -23,10 +23,11 @@ from tiltyard import clock
 from tiltyard.clock import night_of
 from tiltyard.errors import BadInput
 from tiltyard.lake import Lake, forget_files, identifier, literal, put, quoted, text
-from tiltyard.prepare import contracts, delivery_rows, landing, whose, without_rows
+from tiltyard.prepare import contracts, delivery_rows, landing, repeats, whose, without_rows
 from tiltyard.prepare.contracts import SourceContract, TableContract
 from tiltyard.prepare.delivery_rows import BEYOND, LINE, NAME, NUL
 from tiltyard.prepare.landing import LandingFile
+from tiltyard.prepare.repeats import Repeats
 from tiltyard.rails import Rails
 from tiltyard.records import FetchedTable, QuarantinedFile, Record, RefusedFile
 from tiltyard.tables import INGEST_RUN, LANDED_FILE, Table
@@ -83,6 +84,10 @@ class IngestSummary(Record):
     """Number of rows without the key of their staging table. They land, and are nobody's."""
     erased: int = 0
     """Number of rows of those who were erased. They do not land, and are taken out of their files."""
+    repeated_rows: int = 0
+    """Number of rows that said what came before, by the key of their contract, and were dropped."""
+    corrections: int = 0
+    """Number of rows whose key came before with other values, and that landed beside those."""
 
     @property
     def away(self) -> tuple[str, ...]:
@@ -95,7 +100,10 @@ class IngestSummary(Record):
         beyond = f"{counted(self.beyond, 'instant')} infinite, before the year 1 or after 9999: NULL from here on"
         holed = f"{counted(self.holed, 'text')} with a NUL, which was taken out"
         erased = f"{counted(self.erased, 'row')} of those who were erased: they do not land"
-        told = ((self.beyond, beyond), (self.holed, holed), (self.erased, erased))
+        repeated = f"{counted(self.repeated_rows, 'row')} that came before, word for word: dropped"
+        corrected = f"{counted(self.corrections, 'row')} whose key came before with other values: kept as corrections"
+        of_keys = ((self.repeated_rows, repeated), (self.corrections, corrected))
+        told = ((self.beyond, beyond), (self.holed, holed), (self.erased, erased), *of_keys)
         return (*self.left_alone, *(sentence for count, sentence in told if count))
 
 
@@ -131,6 +139,11 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
             staged, bad = _stage(lake.connection, files, stamps)
             refused += bad
             good = _unchanged(lake.connection, name, staged)
+            came = repeats.sift(lake.connection, good[0].table, f'temp."{_batch(name)}"') if good else Repeats()
+            refused += [(file, came.refused[file.path.name]) for file in good if file.path.name in came.refused]
+            good = [file for file in good if file.path.name not in came.refused]
+            for file in good:
+                file.repeated, file.corrections = came.dropped[file.path.name], came.corrections[file.path.name]
             if good:
                 loaded[name] = good
                 nulls += _count(lake.connection, name, good, contracts.known_key(rails.settings, good[0].table))
@@ -174,6 +187,8 @@ def land_night(rails: Rails, source: str, as_of: datetime) -> IngestSummary:
         left_alone=sifted.left_alone,
         null_key=nulls["key"],
         erased=sifted.erased,
+        repeated_rows=sum(file.repeated for files in loaded.values() for file in files),
+        corrections=sum(file.corrections for files in loaded.values() for file in files),
     )
 
 
@@ -545,6 +560,9 @@ def staged(rails: Rails, file: LandingFile, stamps: Mapping[str, str]) -> int:
     good, bad = _stage(rails.lake.connection, [file], stamps)
     if bad:
         raise BadInput(f"{file.path} cannot be taken: {bad[0][1]}. Nothing was replaced.")
+    came = repeats.sift(rails.lake.connection, file.table, f'temp."{_batch(file.table.name)}"', but_of=[file.path.name])
+    if came.refused:
+        raise BadInput(f"{file.path} cannot be taken: {came.refused[file.path.name]}. Nothing was replaced.")
     _count(rails.lake.connection, file.table.name, good, None)
     return file.rows
 
@@ -569,6 +587,8 @@ def _record(
             "file": file.path.name,
             "sha256": file.sha256,
             "rows": file.rows,
+            "repeated": file.repeated,
+            "corrections": file.corrections,
             "bytes": file.stat[1],
             "modified_ns": file.stat[2],
             "landed_night": night_of(as_of),

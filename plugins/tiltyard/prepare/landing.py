@@ -61,7 +61,11 @@ class LandingFile:
     has_rows: bool = True
     """Whether anything follows the header."""
     rows: int = 0
-    """Number of its rows; 0 until they were staged."""
+    """Number of its rows that land; 0 until they were staged."""
+    repeated: int = 0
+    """Number of its rows that came before, and were dropped."""
+    corrections: int = 0
+    """Number of its rows whose key came before with other values."""
 
     @classmethod
     def of(cls, path: Path, table: TableContract | None) -> "LandingFile":

@@ -20,7 +20,7 @@ from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary, Publication, Record, StageRun, Status, TableState
 from tiltyard.records.publication import State
 from tiltyard.settings import Settings
-from tiltyard.spec import portfolio
+from tiltyard.spec import Spec, portfolio
 from tiltyard.words import counted, listed
 
 
@@ -90,6 +90,15 @@ class Feeding:
         """The sources that feed a table; none for one that the graph does not know."""
         above = self.graph.upstream(table) if table in self.graph.parents else frozenset()
         return frozenset(self.sources[name] for name in above if name in self.sources)
+
+    def readers(self, specs: Sequence[Spec], table: str) -> tuple[str, ...]:
+        """The models that stand on a table, at whatever distance."""
+        return tuple(
+            spec.name
+            for spec in specs
+            if table in spec.tables
+            or any(name in self.graph.parents and table in self.graph.upstream(name) for name in spec.tables)
+        )
 
     def is_fed(self, table: str) -> bool:
         """Whether an active source feeds a table, or the graph does not know it: what a source left behind that is

@@ -89,8 +89,10 @@ def _deliveries(rails: Rails, source: str, as_of: datetime) -> tuple[int, int, t
     """How many files of a source the night landed, how many rows, and the first of them."""
     if not rails.lake.has(LANDED_FILE):
         return 0, 0, ()
+    rails.lake.ensure(LANDED_FILE)  # an older one lacks what is counted by keys
     found = rails.lake.query(
         f"select table_name || '/' || file as file, rows, ingested_at, count(*) over () as files, "
+        f"coalesce(repeated, 0)::bigint as repeated, coalesce(corrections, 0)::bigint as corrections, "
         f"sum(rows) over ()::bigint as total from {{{LANDED_FILE}}} "
         "where source = $source and landed_night = $night order by 1 limit $most",
         as_of,
@@ -98,8 +100,11 @@ def _deliveries(rails: Rails, source: str, as_of: datetime) -> tuple[int, int, t
     )
     if found.empty:
         return 0, 0, ()
+    columns = ("file", "rows", "ingested_at", "repeated", "corrections")
     deliveries = tuple(
-        LandedFile(file=file, rows=int(rows), landed_at=at.to_pydatetime())
-        for file, rows, at in zip(found["file"], found["rows"], found["ingested_at"], strict=True)
+        LandedFile(
+            file=file, rows=int(rows), landed_at=at.to_pydatetime(), repeated=int(again), corrections=int(corrected)
+        )
+        for file, rows, at, again, corrected in zip(*(found[name] for name in columns), strict=True)
     )
     return int(found["files"][0]), int(found["total"][0]), deliveries

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tiltyard import lake
+from tiltyard import damage, lake
 from tiltyard.errors import BadInput, CheckFailed
 from tiltyard.files import whole
 from tiltyard.prepare import graph, rebuilding
@@ -64,6 +64,8 @@ class Node:
     """What dbt said of it, on one line; may be empty."""
     tables: tuple[str, ...] = ()
     """The tables at fault when it fails: a model is its own, a test is that of the models that it reads."""
+    reads: tuple[str, ...] = ()
+    """The tables that it reads."""
 
     @property
     def is_good(self) -> bool:
@@ -115,6 +117,7 @@ def build(
         raise BadInput(f"dbt has nothing that reads {', '.join(sources)}; name a source of {rails.settings.dbt}.")
     failed = [node for node in nodes if not node.is_good]
     _complain([node for node in failed if not node.tables])
+    damaged = _damaged(rails, failed)
     models = [node for node in nodes if node.type in ("model", "snapshot")]
     anew = {node.name for node in models if node.status == "success"}
     slowest = sorted(models, key=lambda node: -node.seconds)[:3]
@@ -127,13 +130,23 @@ def build(
         failed={
             table: _TOO_LONG.format(node=node.name, limit=limit)
             if ended.is_set() and "nterrupt" in node.message
-            else f"dbt failed at {node.name}: {node.message or node.status}"
+            else damaged.get(node.name) or f"dbt failed at {node.name}: {node.message or node.status}"
             for node in failed
             for table in node.tables
         }
         | {**plan.refused},
         rebuilt={table: why for table, why in plan.rebuilt.items() if table in anew},
     )
+
+
+def _damaged(rails: Rails, failed: Sequence[Node]) -> dict[str, str]:
+    """Node that met a damaged file of the lake → what is said of that file."""
+    found = {
+        node.name: damage.met(rails.settings, rails.ledger, node.message, (*node.reads, *node.tables))
+        for node in failed
+        if node.message
+    }
+    return {name: str(one) for name, one in found.items() if one}
 
 
 def _built(
@@ -179,7 +192,6 @@ def _text(node: Any) -> Text | None:
     if not node.compiled_code or node.config.materialized == "ephemeral":
         return None
     keys = node.config.unique_key or ()
-    parts = [key.split(".") for key in node.depends_on.nodes]
     return Text(
         name=str(node.name),
         table=f"{node.schema}.{node.alias}",
@@ -188,7 +200,7 @@ def _text(node: Any) -> Text | None:
         columns={name: str(column.data_type or "") for name, column in node.columns.items()},
         is_whole=bool(node.config.contract.enforced),
         keys=(keys,) if isinstance(keys, str) else tuple(keys),
-        parents=frozenset(f"raw.{key[-1]}" if key[0] == "source" else key[2] for key in parts),
+        parents=frozenset(_reads(node)),
     )
 
 
@@ -352,7 +364,14 @@ def _node(result: Any) -> Node:
         seconds=result.execution_time,
         message=(_contract_broken(message) or " ".join(message.split()))[:400],
         tables=_tables(result.node),
+        reads=_reads(result.node),
     )
+
+
+def _reads(node: Any) -> tuple[str, ...]:
+    """The tables that a node of dbt's reads."""
+    parts = (key.split(".") for key in node.depends_on.nodes)
+    return tuple(f"raw.{key[-1]}" if key[0] == "source" else key[2] for key in parts)
 
 
 def _tables(node: Any) -> tuple[str, ...]:

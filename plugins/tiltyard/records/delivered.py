@@ -117,6 +117,10 @@ class LandedFile(Record):
     """Number of its rows."""
     landed_at: Instant
     """When it was landed, wall clock."""
+    repeated: int = 0
+    """Number of its rows that came before, word for word, and were dropped."""
+    corrections: int = 0
+    """Number of its rows whose key came before with other values."""
 
 
 class DataIncidentKey(NamedTuple):

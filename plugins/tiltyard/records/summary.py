@@ -490,6 +490,52 @@ class LakeSize(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LakeDamage(Record):
+    """A file of the lake whose bytes are not those that were written, and who may have used it."""
+
+    table: str
+    """The table whose rows it holds."""
+    file: str
+    """Its name."""
+    path: str
+    """Where it lies."""
+    rows: int
+    """Number of its rows."""
+    reason: str
+    """What is wrong with it."""
+    found_at: Instant
+    """When that was found, wall clock."""
+    is_current: bool
+    """Whether the table as it is now has it; of a past one only replays, frames and explanations read it."""
+    models: tuple[str, ...] = ()
+    """The models that stand on the table; empty of a table of the stages."""
+    versions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Model → its versions whose frame was read from a snapshot that has it."""
+    answers: dict[str, int] | None = None
+    """Model → number of its answers from such a snapshot; None where they could not be counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScrubSummary(Record):
+    """A look at files of the lake."""
+
+    is_encrypted: bool
+    """Whether every read finds what has turned; of plain files only such a look does."""
+    files: int
+    """Number of files that the lake has."""
+    looked_at: int
+    """Number of those that were looked at."""
+    bytes: int
+    """Their size, in bytes."""
+    never: int
+    """Number of files that nobody has looked at yet."""
+    oldest: Instant | None = None
+    """When the file was looked at that was longest ago, of those that were; None where none was."""
+    damaged: tuple[LakeDamage, ...] = ()
+    """The files that are damaged, whoever found it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LakeMaintenanceSummary(Summary):
     """The maintenance of the lake: what was merged, expired and removed."""
 
@@ -519,6 +565,8 @@ class LakeMaintenanceSummary(Summary):
     """Number of files that nothing reads any more, and that are gone."""
     orphans: int = 0
     """Number of files that writers left behind who did not commit, and that are gone."""
+    scrub: ScrubSummary | None = None
+    """What a look at some of the files has found; None where nobody looked."""
     rows_removed: dict[str, int] = field(default_factory=dict)
     """Table → number of rows that its retention has let go."""
     holds: int = 0

@@ -7,7 +7,7 @@ the lake is attached. One context and one connection serve a whole process.
 """
 
 from tiltyard.suites.expectations import Expectation, Severity, Suite, load
-from tiltyard.suites.gx import Batch, load_gx, no_rows, patch_gx
+from tiltyard.suites.gx import Batch, forget, load_gx, no_rows, patch_gx
 from tiltyard.suites.page import draw
 from tiltyard.suites.results import CheckReport, CheckResult, RowsAt, record
 from tiltyard.suites.running import SuiteResult, one_view, run_suite
@@ -22,6 +22,7 @@ __all__ = [
     "Suite",
     "SuiteResult",
     "draw",
+    "forget",
     "load",
     "load_gx",
     "no_rows",

@@ -195,6 +195,12 @@ def session(settings: Settings) -> Session:
     return _sessions[key]
 
 
+def forget() -> None:
+    """Let the next suite open a session of its own: this one's connection answers nothing any more."""
+    for key in [key for key in _sessions if key[:2] == (os.getpid(), threading.get_ident())]:
+        _sessions.pop(key).engine.dispose()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """GX warns about its own internals; none of it is for the reader of a check."""

@@ -1,5 +1,6 @@
 """The maintenance of the lake, portfolio-wide and nightly: rows that a retention lets go, snapshots that nothing refers
-to, small files, files that nothing reads. Before it the ledger is held against its chain.
+to, small files, files that nothing reads, a look at files that nobody has read for long. Before it the ledger is held
+against its chain.
 
 Every step is one transaction of the lake, and none needs the one before: killed anywhere, the next run goes on. Nobody
 waits for longer than one step: what a build must not meet holds the builds' lock, table by table.
@@ -14,12 +15,13 @@ from datetime import datetime, timedelta
 
 import duckdb
 
+from tiltyard import damage
 from tiltyard.clock import night_closing
 from tiltyard.prepare import transform
 from tiltyard.rails import Rails, recording_its_end
 from tiltyard.records import LakeMaintenanceSummary, LakeSize
 from tiltyard.stages import StageName
-from tiltyard.upkeep import claims, files, holds, retention
+from tiltyard.upkeep import claims, files, holds, retention, scrub
 from tiltyard.upkeep.references import kept
 
 STAGE: StageName = "lake_maintenance"
@@ -71,6 +73,9 @@ def _maintain(rails: Rails, as_of: datetime, grace: datetime, dry_run: bool) -> 
             merged |= {crowd.table: crowd.small} if crowd.small > 1 else {}
             rewritten |= {crowd.table: crowd.deletes} if crowd.deletes else {}
             continue
+        if not scrub.may_rewrite(rails, crowd.table):
+            log.error("%s has a damaged file, and stays as it is.", crowd.table)
+            continue
         many = rails.settings.lake_small_files
         steps = [(files.rewrite, rewritten)] if crowd.deletes >= many else []
         for step, counts in (*steps, (files.merge, merged)):
@@ -79,8 +84,12 @@ def _maintain(rails: Rails, as_of: datetime, grace: datetime, dry_run: bool) -> 
                 break
     removed = files.remove_unread(rails, grace, dry_run=dry_run)
     orphans = files.remove_orphans(rails, grace, dry_run=dry_run)
+    scrubbed = None
     if not dry_run:
         rails.lake.vacuum()
+        scrubbed = scrub.scrub_night(rails)
+        for one in scrubbed.damaged:
+            log.error("A file of %s is damaged, %s: %s. %s", one.table, one.file, one.reason, damage.WAY_OUT)
     return LakeMaintenanceSummary(
         night=night_closing(as_of),
         is_dry_run=dry_run,
@@ -93,6 +102,7 @@ def _maintain(rails: Rails, as_of: datetime, grace: datetime, dry_run: bool) -> 
         busy=tuple(busy),
         removed=removed,
         orphans=orphans,
+        scrub=scrubbed,
         rows_removed=rows_removed,
         holds=len(open_holds),
         seconds=round(time.monotonic() - began, 2),
@@ -100,12 +110,17 @@ def _maintain(rails: Rails, as_of: datetime, grace: datetime, dry_run: bool) -> 
 
 
 def _one_step(rails: Rails, step: Callable[[Rails, str], int], table: str, counts: dict[str, int]) -> bool:
-    """Whether a step came to its end on a table; False where others wrote to it each time."""
+    """Whether a step came to its end on a table; False where others wrote to it each time, or a file is damaged."""
     try:
         with transform.alone(rails):
             count = step(rails, table)
     except duckdb.TransactionException:
         return False
+    except duckdb.Error as error:
+        if found := damage.met(rails.settings, rails.ledger, error, [table]):
+            log.error("%s stays as it is: %s", table, found)
+            return False
+        raise
     if count:
         counts[table] = count
     return True

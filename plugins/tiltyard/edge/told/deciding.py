@@ -17,7 +17,8 @@ from tiltyard.records import Fact, Message, Weight
 from tiltyard.spec import AlertKind, Pages
 
 URGENCY: Final[dict[AlertKind, int]] = {
-    "touched": 0, "approve": 0, "uncounted": 1, "operate": 2, "table": 3, "worse": 4, "explain": 5, "quarantined": 6,
+    "touched": 0,
+    "damaged": 0, "approve": 0, "uncounted": 1, "operate": 2, "table": 3, "worse": 4, "explain": 5, "quarantined": 6,
     "failed": 7, "undelivered": 8, "refused": 9, "incident": 10, "stopped": 11, "unanswered": 12,
     "copying": 13, "unerased": 3,
 }  # fmt: skip
@@ -143,6 +144,7 @@ def _digests(
     for message in sorted(stays, key=lambda message: urgency(message.fact)):
         owner = message.fact.owner
         is_told = owner in last and last[owner] >= due
-        if message.weight == "digest" and not is_told and message.opened_at < due:
+        is_early = due <= message.opened_at <= now  # and not of a clock that was ahead
+        if message.weight == "digest" and not is_told and not is_early:
             found.setdefault(owner, []).append(message)
     return {owner: tuple(messages) for owner, messages in found.items()}

@@ -28,6 +28,7 @@ NEEDS: Final[dict[AlertKind, str]] = {
     "stopped": "Look at what was found.",
     "touched": "Run tiltyard verify, and restore the ledger from a backup; nothing of what it names is promoted.",
     "unerased": "Call tiltyard erase again with the same names; it goes on where it was, and says what is left.",
+    "damaged": "Restore the file from a backup, make the table anew, or let it go; tiltyard verify --lake says more.",
     "undelivered": "Mend it there: the next night brings all that is owed, tiltyard deliver MODEL does so at once.",
     "copying": "Ask who has the key what for; take it from TILTYARD_SERVE_KEYS, or name it in TILTYARD_SERVE_TRUSTED.",
     "unanswered": "Rows came after their night was scored, or it never was; let it run again.",

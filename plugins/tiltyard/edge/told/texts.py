@@ -25,6 +25,7 @@ WORDS: Final[dict[AlertKind, str]] = {
     "copying": "somebody may have a copy",
     "touched": "somebody wrote into the ledger",
     "unerased": "failed erasure",
+    "damaged": "a file of the lake is damaged",
 }
 """What is told → in a few words."""
 

@@ -52,7 +52,7 @@ class DataFile:
     @property
     def source(self) -> str:
         """SQL of its rows, with their place in `file_row_number`."""
-        return file_rows.lake_file(self.path, self.key)
+        return file_rows.of_the_lake(self.path, self.key, with_place=True)
 
 
 @dataclass(frozen=True)
