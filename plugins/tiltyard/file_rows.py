@@ -26,8 +26,8 @@ def parquet(*paths: Path, with_file: bool = False, with_place: bool = False) -> 
 
 
 def of_the_lake(place: str, key: str | None, *, with_place: bool = False) -> str:
-    """The rows of one of the lake's own files, wherever it lies, and `file_row_number` if asked for; `key` in Base64, None
-    of a plain one."""
+    """The rows of one of the lake's own files, wherever it lies, and `file_row_number` if asked for. `key`: in Base64;
+    None of a plain one."""
     config = "" if key is None else f", encryption_config = {{footer_key_value: from_base64({text(key)})}}"
     asked = ", file_row_number = true" if with_place else ""
     return f"read_parquet({text(place.translate(_ESCAPED))}, {_NOTHING_ADDED}{asked}{config})"
