@@ -23,7 +23,8 @@ from scipy.special import kolmogorov
 from streams import AMOUNTS, FEATURES, LAG, NUMBERS, Frame, Shift, Stream, simulate
 
 from tiltyard.govern import change, detector
-from tiltyard.spec import Budget, DriftPolicy
+from tiltyard.portfolio_rules import Budget
+from tiltyard.spec import DriftPolicy
 from tiltyard.train import profile
 
 POLICY = DriftPolicy()

@@ -23,7 +23,8 @@ from streams import simulate
 
 from tiltyard.govern import change
 from tiltyard.govern.raw import Raw
-from tiltyard.spec import Budget, DriftPolicy
+from tiltyard.portfolio_rules import Budget
+from tiltyard.spec import DriftPolicy
 from tiltyard.train import profile
 
 MODELS, NIGHTS = 100, 120

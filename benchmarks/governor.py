@@ -19,10 +19,11 @@ from typing import Any
 from tiltyard.govern.governor import GovernorOutcome, govern
 from tiltyard.govern.history import Grant, ModelHistory, NightHistory
 from tiltyard.govern.lineage import Lineage
+from tiltyard.portfolio_rules import Portfolio
 from tiltyard.prepare import transform
 from tiltyard.records import Broken, Finding, Signal
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import Portfolio, Spec, load_all
+from tiltyard.spec import Spec, load_all
 from tiltyard.words import counted
 
 NIGHT = date(2025, 2, 3)

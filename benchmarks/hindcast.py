@@ -30,6 +30,7 @@ from tiltyard import rails as rails_module
 from tiltyard.edge import describe
 from tiltyard.govern import drift, grants
 from tiltyard.judge import promotion, shadow
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import datasets, features
 from tiltyard.rewind import backtest, hindcast, past, policy
 from tiltyard.settings import NO_TELEMETRY, ROOT, Settings
@@ -60,7 +61,7 @@ def empty_home(**values: Any) -> Iterator[Settings]:
 
 def policies(settings: Settings, names: list[str], tried: dict[str, Any], folder: Path) -> list[policy.Policy]:
     specs = tuple(spec.find(settings.models, name) for name in names)
-    whole = spec.load_portfolio(settings.models)
+    whole = load_portfolio(settings.models)
     found = [policy.current(specs, whole)]
     for name, content in tried.items():
         path = folder / f"{name}.yaml"

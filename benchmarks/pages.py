@@ -22,8 +22,8 @@ import numpy as np
 
 from tiltyard.edge.told import deciding
 from tiltyard.outbox import Standing
+from tiltyard.portfolio_rules import AlertKind, Pages
 from tiltyard.records import Fact, Message, Weight
-from tiltyard.spec import AlertKind, Pages
 
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 LOOK, DAY, WEEK = timedelta(minutes=30), timedelta(days=1), timedelta(days=7)

@@ -19,7 +19,7 @@ from pydantic import JsonValue, SecretStr
 from pydantic.fields import FieldInfo
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from tiltyard import docstrings, estimators, settings, spec
+from tiltyard import docstrings, estimators, portfolio_rules, settings, spec
 from tiltyard.cli import app
 from tiltyard.settings import ROOT, Settings
 
@@ -157,7 +157,7 @@ def _setting(field: FieldInfo) -> str:
 def specification() -> str:
     """docs/reference/spec.md."""
     schema = spec.json_schema()
-    portfolio = spec.json_schema_of_portfolio()
+    portfolio = portfolio_rules.json_schema()
     pages = [
         "# The spec",
         GENERATED.format(source="`plugins/tiltyard/spec.py`"),

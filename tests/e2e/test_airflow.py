@@ -28,12 +28,13 @@ from tiltyard.edge import board, open_forms, processes, quickstart, services, st
 from tiltyard.edge.airflow_api import Airflow, Run
 from tiltyard.edge.airflow_settings import SECOND_USER, address
 from tiltyard.errors import CheckFailed, Unavailable
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import releasing
 from tiltyard.rails import Rails
 from tiltyard.records import ShadowSummary
 from tiltyard.rewind import hindcast
 from tiltyard.settings import GPU_POOL, TRAINING_POOL, Settings
-from tiltyard.spec import Spec, find, load_portfolio, portfolio
+from tiltyard.spec import Spec, find, portfolio
 from tiltyard.stages import IN_CHUNKS
 
 FIRST = clock.parse_as_of("2025-02-03")

@@ -19,6 +19,7 @@ from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.edge import airflow_settings
 from tiltyard.govern import look
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.records import GovernorSummary
@@ -47,7 +48,7 @@ def lived(
 def tried(rails: Rails) -> list[policy.Policy]:
     """The current policy, and one that trains on every night."""
     specs = (spec.find(rails.settings.models, "churn"),)
-    whole = spec.load_portfolio(rails.settings.models)
+    whole = load_portfolio(rails.settings.models)
     eager = specs[0].model_copy(update={"drift": specs[0].drift.model_copy(update={"on_drift": "retrain_always"})})
     return [policy.current(specs, whole), policy.Policy("eager", (eager,), whole)]
 
@@ -76,7 +77,7 @@ def test_every_night_is_found_in_memory_as_the_stages_found_it(lived: Rails, tol
         rows = workers.gather(one, FIRST, LAST, snapshot).result()
         trainings = PastTrainings(one, workers, lived, snapshot, rows)
         play = Play(one, past.read(lived, one, FIRST, LAST, rows), trainings)
-        threshold = spec.load_portfolio(lived.settings.models).budget.nights_between(1)
+        threshold = load_portfolio(lived.settings.models).budget.nights_between(1)
         found = {}
         for as_of in NIGHTS:
             past.learn(lived, play.past, as_of)

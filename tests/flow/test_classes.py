@@ -20,11 +20,12 @@ from tiltyard.edge import describe, status
 from tiltyard.edge.document import ModelStatus
 from tiltyard.errors import BadInput
 from tiltyard.judge import scoring
+from tiltyard.portfolio_rules import Portfolio
 from tiltyard.prepare import frame, project, truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import backtest, hindcast, policy
 from tiltyard.settings import ROOT
-from tiltyard.spec import Portfolio, Spec, find
+from tiltyard.spec import Spec, find
 from tiltyard.target import Classes
 from tiltyard.train import registry
 

@@ -13,10 +13,10 @@ from tests import stranger
 from tests.flow.test_new import SAID, copied
 from tiltyard import clock
 from tiltyard import rails as rails_module
-from tiltyard import spec as specs
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
 from tiltyard.judge import pairs
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import frame, project, truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import hindcast, past
@@ -157,7 +157,7 @@ def test_in_memory_the_same_rows_have_matured(played: Rails, settings: Settings,
     spec = find(settings.models, "no_show")
     first = datetime.combine(plan.nights.first_trainable, time(), UTC)
     last = first + timedelta(days=NIGHTS)
-    threshold = specs.load_portfolio(settings.models).budget.nights_between(1)
+    threshold = load_portfolio(settings.models).budget.nights_between(1)
     decided = 0
     with past.Workers(settings, 1) as workers:
         snapshot = played.lake.snapshot()

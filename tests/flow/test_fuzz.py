@@ -24,6 +24,7 @@ from tiltyard import rails as rails_module
 from tiltyard import spec as specs
 from tiltyard.cli import entry
 from tiltyard.errors import TiltyardError
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import contracts, project, releasing
 from tiltyard.settings import ROOT, Settings
 from tiltyard.suites import gx
@@ -98,7 +99,7 @@ def test_specs(tmp_path: Path) -> None:
     def read(path: Path, content: bytes) -> None:
         if path.name == "portfolio.yaml":
             (tmp_path / "portfolio.yaml").write_bytes(content)
-            specs.load_portfolio(tmp_path)
+            load_portfolio(tmp_path)
             return
         folder = tmp_path / path.parent.name
         folder.mkdir(exist_ok=True)

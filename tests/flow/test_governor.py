@@ -18,10 +18,11 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
 from tiltyard.govern import drift, grants, standing
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import data_incidents, features, observation
 from tiltyard.rails import Rails
 from tiltyard.records import FeaturesSummary, PortfolioNight
-from tiltyard.spec import Spec, load_portfolio, portfolio
+from tiltyard.spec import Spec, portfolio
 
 GOOD = clock.parse_as_of("2025-02-03")
 BROKEN = GOOD + timedelta(days=1)

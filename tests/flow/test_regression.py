@@ -16,11 +16,12 @@ from tiltyard import clock
 from tiltyard import rails as rails_module
 from tiltyard.edge import describe, status
 from tiltyard.edge.document import ModelStatus
+from tiltyard.portfolio_rules import Portfolio
 from tiltyard.prepare import frame, project, truth
 from tiltyard.rails import Rails
 from tiltyard.rewind import backtest, hindcast, policy
 from tiltyard.settings import ROOT
-from tiltyard.spec import Portfolio, Spec, find
+from tiltyard.spec import Spec, find
 from tiltyard.train import registry
 
 FIRST, LAST = clock.parse_as_of("2025-01-22"), clock.parse_as_of("2025-02-10")

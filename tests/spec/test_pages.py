@@ -8,8 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from tiltyard.edge.told import deciding
 from tiltyard.outbox import Standing
+from tiltyard.portfolio_rules import AlertKind, Pages
 from tiltyard.records import Fact, Message, Weight
-from tiltyard.spec import AlertKind, Pages
 
 NOON = datetime(2025, 6, 4, 12, tzinfo=UTC)
 PAGES = Pages(per_owner_week=2, digest="07:00")

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from tiltyard.errors import BadInput
+from tiltyard.portfolio_rules import check_portfolio
 from tiltyard.prepare import project
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import Spec, check_portfolio, load_all
+from tiltyard.spec import Spec, load_all
 
 SPECS = load_all(ROOT / "models")
 

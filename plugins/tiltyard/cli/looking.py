@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tiltyard import clock, private, release
+from tiltyard import clock, portfolio_rules, private, release
 from tiltyard import spec as specs
 from tiltyard.cli import options
 from tiltyard.cli.options import Json, Model, ModelOrAll, ScoredAsOf
@@ -93,9 +93,9 @@ def validate(
     strangers: tuple[str, ...] = ()
     if not model:
         try:
-            strangers = specs.check_portfolio(settings.models, clock.now().date())
+            strangers = portfolio_rules.check_portfolio(settings.models, clock.now().date())
         except BadInput as error:
-            refused[specs.PORTFOLIO] = error
+            refused[portfolio_rules.PORTFOLIO] = error
     read = []
     for source in () if model else contracts.sources(settings):
         try:

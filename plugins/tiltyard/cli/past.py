@@ -14,6 +14,7 @@ from tiltyard.cli import options
 from tiltyard.cli.options import Json
 from tiltyard.cli.output import emit, failed, progress, say, table
 from tiltyard.errors import BadInput
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.settings import Settings
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _try_policies(
     from tiltyard.rewind import backtest
     from tiltyard.rewind import policy as policies
 
-    portfolio = specs.load_portfolio(settings.models)
+    portfolio = load_portfolio(settings.models)
     tried = [
         policies.current(chosen, portfolio)
         if name == policies.CURRENT

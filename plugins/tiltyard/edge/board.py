@@ -23,6 +23,7 @@ from tiltyard.govern import standing
 from tiltyard.govern.bills import Bill
 from tiltyard.ledger import Ledger, SummaryT
 from tiltyard.outbox import SHOWN
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import contracts, ingest
 from tiltyard.prepare.publishing import Feeding
 from tiltyard.rails import Rails
@@ -41,7 +42,7 @@ from tiltyard.records import (
     TableState,
 )
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, load_portfolio, portfolio
+from tiltyard.spec import Spec, portfolio
 from tiltyard.stages import NIGHTLY, STAGES, StageName, recorded_as
 from tiltyard.succession import ChampionChange
 from tiltyard.target import at_start

@@ -10,9 +10,10 @@ from tiltyard.chronicle import lately
 from tiltyard.errors import BadInput
 from tiltyard.govern import bills
 from tiltyard.govern.bills import LATELY, Bill, By
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.rails import Rails
 from tiltyard.records import ADVICE, ModelWorth, Record
-from tiltyard.spec import Spec, load_portfolio
+from tiltyard.spec import Spec
 
 WAYS: tuple[By, ...] = get_args(By)
 """What costs are added up by."""

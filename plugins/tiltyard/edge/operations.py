@@ -9,8 +9,9 @@ from tiltyard import clock, operating
 from tiltyard.edge import answers, logins, task_run
 from tiltyard.edge.approvals import CONFIRM, said
 from tiltyard.errors import BadInput
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.records import Instant, JsonObject, Operation, Record
-from tiltyard.spec import find, load_portfolio
+from tiltyard.spec import find
 from tiltyard.words import UNKNOWN, markdown
 
 if TYPE_CHECKING:

@@ -66,10 +66,11 @@ from tiltyard.edge.work import (
     transform,
 )
 from tiltyard.errors import BadInput
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import contracts
 from tiltyard.records import OperationAction
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, load_portfolio, read_all
+from tiltyard.spec import Spec, read_all
 from tiltyard.stages import IN_CHUNKS, StageName, dag_id
 
 __all__ = [

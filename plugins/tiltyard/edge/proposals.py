@@ -14,9 +14,10 @@ from tiltyard.edge import event_words, logins
 from tiltyard.edge.open_forms import OPENING, Forms
 from tiltyard.judge.best import best_of, by_how_much
 from tiltyard.ledger import Ledger
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.rails import Rails
 from tiltyard.records import Decision, Event, Operation
-from tiltyard.spec import Spec, load_portfolio
+from tiltyard.spec import Spec
 from tiltyard.stages import STAGES, dag_id
 from tiltyard.words import counted, listed
 

@@ -33,6 +33,7 @@ from tiltyard.judge import rollback, shadow
 from tiltyard.judge.best import best_of
 from tiltyard.judge.night_figures import NightFigures
 from tiltyard.lake import qualified
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import contracts, data_incidents, ingest
 from tiltyard.prepare.source_figures import SourceFigures
 from tiltyard.rails import Rails
@@ -48,7 +49,7 @@ from tiltyard.records import (
     StageRun,
     TrainingSummary,
 )
-from tiltyard.spec import Spec, load_portfolio
+from tiltyard.spec import Spec
 from tiltyard.succession import Roles
 
 DAY, WEEK = timedelta(days=1), timedelta(days=7)

@@ -28,9 +28,9 @@ from tiltyard.edge.airflow_settings import USER, address, password_file
 from tiltyard.edge.processes import COMPONENTS, LOOPBACK
 from tiltyard.errors import BadInput, Unavailable
 from tiltyard.files import whole
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.records import Record
 from tiltyard.settings import GPU_POOL, TRAINING_POOL, Settings
-from tiltyard.spec import load_portfolio
 
 START_TIMEOUT_S = 180
 """Seconds that Airflow may take to get well."""

@@ -35,6 +35,7 @@ from tiltyard.govern import governor, grants, look, routine
 from tiltyard.govern.routine import NextRetrain
 from tiltyard.judge import arrival, estimate, shadow
 from tiltyard.pages import plots
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import embargo, frame, popular, source_figures, truth
 from tiltyard.rails import Rails
 from tiltyard.records import (
@@ -44,7 +45,7 @@ from tiltyard.records import (
     MeasuredVersion,
     Publication,
 )
-from tiltyard.spec import Spec, load_portfolio
+from tiltyard.spec import Spec
 from tiltyard.succession import Roles
 from tiltyard.tables import ESTIMATE, EVALUATION, PREDICTION, Table
 from tiltyard.train import profile

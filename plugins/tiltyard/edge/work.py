@@ -21,6 +21,7 @@ from tiltyard.edge.assets import (
 from tiltyard.edge.due import Lot
 from tiltyard.edge.nights import SWEEP, chosen_night, each_night, kept, nights, same_nights, unplayed
 from tiltyard.errors import CheckFailed, Fenced, Unavailable
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.records import (
     FallbackAuditSummary,
     JsonObject,
@@ -31,7 +32,7 @@ from tiltyard.records import (
     TrainingSummary,
 )
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, find, load_portfolio, portfolio
+from tiltyard.spec import Spec, find, portfolio
 from tiltyard.stages import dag_id
 
 # What a stage stands on (the lake, pandas, MLflow) is imported inside: DAG files are parsed again and again.

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tiltyard.portfolio_rules import Prices
 from tiltyard.records import Cost, Record, Stored, Usage
 from tiltyard.records.cost import GIGA, total
-from tiltyard.spec import Prices, Spec
+from tiltyard.spec import Spec
 from tiltyard.stages import STAGES
 
 By = Literal["model", "owner", "tier", "source", "stage"]

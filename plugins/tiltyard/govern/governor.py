@@ -17,8 +17,9 @@ from tiltyard.govern.history import Drifting, Grant, ModelHistory, NightHistory
 from tiltyard.govern.incident import incidents
 from tiltyard.govern.lineage import Lineage
 from tiltyard.govern.routine import due
+from tiltyard.portfolio_rules import Portfolio, Trainings
 from tiltyard.records import Finding, Harm, Incident, Signal
-from tiltyard.spec import DriftPolicy, Portfolio, RetrainPolicy, Trainings
+from tiltyard.spec import DriftPolicy, RetrainPolicy
 from tiltyard.words import counted, listed, strength
 
 RetrainDecision = Literal["retrain", "queued", "cooldown", "report", "steady", "incident", "waiting"]

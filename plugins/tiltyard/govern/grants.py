@@ -17,6 +17,7 @@ from tiltyard.govern.governor import GovernorOutcome
 from tiltyard.govern.history import Became, Drifting, Grant, Mended, ModelHistory, NightHistory
 from tiltyard.govern.lineage import Lineage
 from tiltyard.govern.standing import RELEASED, incidents
+from tiltyard.portfolio_rules import Portfolio, load_portfolio
 from tiltyard.prepare import contracts, data_incidents, transform
 from tiltyard.rails import Rails
 from tiltyard.records import (
@@ -27,7 +28,7 @@ from tiltyard.records import (
     Release,
     TrainingSummary,
 )
-from tiltyard.spec import Portfolio, Spec
+from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 
 STAGE: StageName = "governor"
@@ -57,7 +58,7 @@ def govern_night(
         Lineage.of(transform.manifest(rails.settings), models.values()),
         _history(rails, night),
         {name: spec.drift for name, spec in models.items()},
-        portfolio or specs_module.load_portfolio(rails.settings.models),
+        portfolio or load_portfolio(rails.settings.models),
         {name: spec.retrain for name, spec in models.items()},
         {name: f"it is {operating.in_words(own.frozen)}" for name, own in held.items() if own.frozen is not None},
     )

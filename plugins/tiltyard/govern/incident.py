@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from tiltyard.govern.history import NightHistory
 from tiltyard.govern.lineage import Lineage
+from tiltyard.portfolio_rules import SharedBreak
 from tiltyard.records import Cause, Finding, Incident, Signal
-from tiltyard.spec import SharedBreak
 from tiltyard.words import listed
 
 TOGETHER = timedelta(days=3)

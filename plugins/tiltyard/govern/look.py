@@ -11,10 +11,11 @@ from tiltyard.clock import NIGHT, midnight, night_closing
 from tiltyard.govern import change, grants
 from tiltyard.govern.change import DriftComparison, KnownTruth, Standing, TrainedPromise
 from tiltyard.govern.raw import ColumnKind, Raw
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails
 from tiltyard.records import Broken, Signal, SignalKind, SinceTraining
-from tiltyard.spec import Spec, load_portfolio, portfolio
+from tiltyard.spec import Spec, portfolio
 from tiltyard.tables import DRIFT_DETECTOR, PREDICTION, PROFILE
 from tiltyard.train import profile, registry
 from tiltyard.train.profile import Floats

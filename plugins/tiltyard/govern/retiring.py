@@ -17,10 +17,11 @@ from tiltyard.clock import midnight, night_closing
 from tiltyard.govern import bills
 from tiltyard.govern import worth as worth_module
 from tiltyard.govern.worth import Running
+from tiltyard.portfolio_rules import Prices, load_portfolio
 from tiltyard.prepare import truth
 from tiltyard.rails import Rails
 from tiltyard.records import ADVICE, Cost, Gain, ModelWorth, Stored
-from tiltyard.spec import Prices, Spec, load_portfolio
+from tiltyard.spec import Spec
 from tiltyard.words import counted
 
 log = logging.getLogger(__name__)

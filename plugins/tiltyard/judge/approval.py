@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 from pydantic import JsonValue
 
 from tiltyard import words
+from tiltyard.portfolio_rules import Approvers
 from tiltyard.records import JsonObject
-from tiltyard.spec import Approvers, Spec
+from tiltyard.spec import Spec
 from tiltyard.words import UNKNOWN, Who, person
 
 APPROVE = "Approve"

@@ -15,9 +15,10 @@ from tiltyard import operating
 from tiltyard.errors import BadInput
 from tiltyard.judge import aliases
 from tiltyard.operating import CHANGING, DEFAULT, Known, Target
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.rails import Rails
 from tiltyard.records import Operation, OperationAction, Record
-from tiltyard.spec import Spec, find, load_portfolio
+from tiltyard.spec import Spec, find
 from tiltyard.stages import NIGHTLY
 from tiltyard.words import line
 

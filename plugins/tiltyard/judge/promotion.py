@@ -22,6 +22,7 @@ from tiltyard.judge import aliases, approval, evidence_file, forecast, gate, pai
 from tiltyard.judge.approval import Approval, Subject
 from tiltyard.judge.best import best_of
 from tiltyard.lake import quoted
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.prepare import frame, truth
 from tiltyard.rails import Rails, records_its_end
 from tiltyard.records import (
@@ -42,7 +43,7 @@ from tiltyard.records import (
     TrainingSummary,
     Version,
 )
-from tiltyard.spec import Spec, load_portfolio
+from tiltyard.spec import Spec
 from tiltyard.stages import StageName
 from tiltyard.succession import ChampionChange, Roles
 from tiltyard.train import registry, replay

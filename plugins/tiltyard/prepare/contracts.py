@@ -26,7 +26,8 @@ from tiltyard.prepare.closed_days import ClosedDay
 from tiltyard.prepare.names import OF_THE_LAKE
 from tiltyard.prepare.places import Fetch
 from tiltyard.settings import Settings
-from tiltyard.spec import Duration, Strict, line_of
+from tiltyard.spec import Duration, Strict
+from tiltyard.yaml_files import line_of
 
 DeclaredT = TypeVar("DeclaredT", bound=Strict)
 

@@ -14,7 +14,7 @@ import jinja2.meta
 import yaml
 
 from tiltyard.errors import BadInput
-from tiltyard.spec import line_of, read_yaml
+from tiltyard.yaml_files import line_of, read_yaml
 
 _LISTS = ("models", "sources", "tables", "columns")
 """Keys with a list of things that have a name."""

@@ -21,12 +21,13 @@ import yaml
 
 from tiltyard import release, suites
 from tiltyard.errors import BadInput, TiltyardError
+from tiltyard.portfolio_rules import check_portfolio
 from tiltyard.prepare import contracts, project, transform
 from tiltyard.rails import Rails
 from tiltyard.records import AcceptedRelease, RefusedText
 from tiltyard.release import PARTS, Texts
 from tiltyard.settings import Settings
-from tiltyard.spec import Spec, check_portfolio, load
+from tiltyard.spec import Spec, load
 
 NEEDED = (
     "expectations/freshness.yaml",

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
+from tiltyard.portfolio_rules import Prices
 from tiltyard.records.base import Record
-from tiltyard.spec import Prices
 from tiltyard.stages import StageName
 
 GIGA = 1e9

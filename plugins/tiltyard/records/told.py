@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
+from tiltyard.portfolio_rules import AlertKind
 from tiltyard.records.base import Instant, Record
-from tiltyard.spec import AlertKind
 
 Weight = Literal["waits", "page", "digest"]
 """How it is told: not yet, since it may end by itself; at once; or with the others in the morning."""

@@ -21,8 +21,10 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError
 
 from tiltyard.errors import BadInput
+from tiltyard.portfolio_rules import Portfolio
 from tiltyard.records import JsonObject
-from tiltyard.spec import Name, Portfolio, Spec, Strict, problems, read_yaml
+from tiltyard.spec import Name, Spec, Strict
+from tiltyard.yaml_files import problems, read_yaml
 
 CURRENT = "current"
 """The name of the policy that the specs and portfolio.yaml are, where `--policy` names no file."""

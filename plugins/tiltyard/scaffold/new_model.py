@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
-from tiltyard import spec as specs
 from tiltyard.errors import BadInput
 from tiltyard.lake import text
 from tiltyard.prepare import project
@@ -20,6 +19,7 @@ from tiltyard.settings import Settings
 from tiltyard.target import FEWEST_CLASSES, MOST_CLASSES
 from tiltyard.train.blocks import MIN_ROWS
 from tiltyard.words import counted
+from tiltyard.yaml_files import read_yaml
 
 FEWEST_OF_A_CLASS = 60
 """Rows of the rarest class that a first training begins with: five blocks need some of it each."""
@@ -176,7 +176,7 @@ def _free(settings: Settings, name: str) -> None:
         )
     exposures = settings.dbt / "models" / "_models__exposures.yml"
     if exposures.exists():
-        entries = (specs.read_yaml(exposures)[1] or {}).get("exposures") or ()
+        entries = (read_yaml(exposures)[1] or {}).get("exposures") or ()
         if any(entry.get("name") == name for entry in entries):
             raise BadInput(f"{exposures} has an exposure '{name}' already; take it away, or choose another name.")
 

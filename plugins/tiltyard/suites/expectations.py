@@ -15,7 +15,7 @@ import yaml
 from pydantic import JsonValue
 
 from tiltyard.errors import BadInput
-from tiltyard.spec import SAFE_LOADER, read_yaml
+from tiltyard.yaml_files import SAFE_LOADER, read_yaml
 
 Severity = Literal["critical", "warning"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning")

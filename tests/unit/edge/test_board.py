@@ -18,6 +18,7 @@ from tiltyard.edge.board import Board, MeasuredLoss, ModelRow
 from tiltyard.edge.board_query import BoardQuery
 from tiltyard.judge import operate
 from tiltyard.operating import Target
+from tiltyard.portfolio_rules import AlertKind
 from tiltyard.prepare import ingest
 from tiltyard.rails import Rails
 from tiltyard.records import (
@@ -41,7 +42,7 @@ from tiltyard.records import (
     WatchVerdict,
 )
 from tiltyard.settings import ROOT
-from tiltyard.spec import AlertKind, Spec, find
+from tiltyard.spec import Spec, find
 
 NIGHT = date(2025, 5, 30)
 SPEC = find(ROOT / "models", "churn")

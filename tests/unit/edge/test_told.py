@@ -30,10 +30,11 @@ from tiltyard.edge.told import deciding, facts, telling, texts, webhook
 from tiltyard.errors import BadInput
 from tiltyard.judge import operate
 from tiltyard.outbox import Look
+from tiltyard.portfolio_rules import Pages, load_portfolio
 from tiltyard.rails import Rails
 from tiltyard.records import DefaultTask, Fact, Message, Sending, ShadowSummary, TableState
 from tiltyard.settings import ROOT, Settings
-from tiltyard.spec import Pages, Spec, find, load_portfolio, portfolio
+from tiltyard.spec import Spec, find, portfolio
 
 ROUTES = """
 routes:

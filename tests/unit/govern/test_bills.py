@@ -7,8 +7,9 @@ import pytest
 
 from tests.lakes import small_spec
 from tiltyard.govern import bills
+from tiltyard.portfolio_rules import Prices
 from tiltyard.records import Cost, Stored, Usage
-from tiltyard.spec import Prices, Spec
+from tiltyard.spec import Spec
 
 NIGHT = date(2024, 3, 2)
 PRICES = Prices(cpu_hour=3.6, gb_hour=0.0, gb_month=2.0)

@@ -17,8 +17,9 @@ from tiltyard.govern.governor import Action, GovernorOutcome, cooling, govern
 from tiltyard.govern.history import Grant, Mended, ModelHistory, NightHistory
 from tiltyard.govern.lineage import Lineage
 from tiltyard.govern.routine import upcoming
+from tiltyard.portfolio_rules import Portfolio, Trainings
 from tiltyard.records import Broken, Finding, Incident, Release, Signal, SinceTraining
-from tiltyard.spec import DriftPolicy, Portfolio, RetrainPolicy, Trainings
+from tiltyard.spec import DriftPolicy, RetrainPolicy
 
 CASES = Path(__file__).resolve().parents[2] / "golden" / "governor"
 START = date(2016, 4, 1)

@@ -12,6 +12,7 @@ from tiltyard.edge import describe
 from tiltyard.errors import BadInput
 from tiltyard.govern import grants, standing
 from tiltyard.judge import operate
+from tiltyard.portfolio_rules import Portfolio
 from tiltyard.prepare import data_incidents
 from tiltyard.rails import Rails
 from tiltyard.records import (
@@ -33,7 +34,7 @@ from tiltyard.records import (
     VersionFacts,
 )
 from tiltyard.settings import ROOT
-from tiltyard.spec import Portfolio, RetrainPolicy, Spec, find
+from tiltyard.spec import RetrainPolicy, Spec, find
 
 NIGHT = date(2025, 2, 3)
 CHURN = find(ROOT / "models", "churn")

@@ -9,8 +9,8 @@ import yaml
 
 from tiltyard.errors import BadInput
 from tiltyard.prepare import dbt_files
-from tiltyard.spec import MOST, read_yaml
 from tiltyard.target import literal
+from tiltyard.yaml_files import MOST, read_yaml
 
 
 @pytest.mark.parametrize(

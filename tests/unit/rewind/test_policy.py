@@ -7,11 +7,12 @@ import pytest
 
 from tiltyard import spec
 from tiltyard.errors import BadInput
+from tiltyard.portfolio_rules import load_portfolio
 from tiltyard.rewind import policy
 from tiltyard.settings import ROOT
 
 SPECS = spec.load_all(ROOT / "models")
-WHOLE = spec.load_portfolio(ROOT / "models")
+WHOLE = load_portfolio(ROOT / "models")
 
 
 def written(folder: Path, text: str) -> Path:

@@ -13,8 +13,8 @@ from datetime import datetime, time, timedelta
 from typing import Final
 
 from tiltyard.outbox import Standing
+from tiltyard.portfolio_rules import AlertKind, Pages
 from tiltyard.records import Fact, Message, Weight
-from tiltyard.spec import AlertKind, Pages
 
 URGENCY: Final[dict[AlertKind, int]] = {
     "touched": 0,

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from tiltyard.edge.board import Asked, Board, ModelRow, State
+from tiltyard.portfolio_rules import AlertKind
 from tiltyard.records import Fact
-from tiltyard.spec import AlertKind, Spec
+from tiltyard.spec import Spec
 
 NEEDS: Final[dict[AlertKind, str]] = {
     "approve": "Look at the evidence, then choose Approve or Reject in the form. Silence is a no.",

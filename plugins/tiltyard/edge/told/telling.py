@@ -21,11 +21,12 @@ from tiltyard.edge.told import deciding, texts, webhook
 from tiltyard.edge.told.facts import facts
 from tiltyard.errors import BadInput
 from tiltyard.outbox import SHOWN, Look, Standing
+from tiltyard.portfolio_rules import AlertKind, Portfolio, load_portfolio
 from tiltyard.prepare.fetch import credentials
 from tiltyard.prepare.fetch.credentials import Lookup
 from tiltyard.rails import Rails
 from tiltyard.records import Fact, HowTold, Message, Occasion, PagePrecision, Record, Sending, Weight
-from tiltyard.spec import AlertKind, Portfolio, load_portfolio, portfolio
+from tiltyard.spec import portfolio
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from tiltyard.portfolio_rules import AlertKind
 from tiltyard.records import Fact, HowTold, Message
-from tiltyard.spec import AlertKind
 from tiltyard.words import counted, line, listed
 
 WORDS: Final[dict[AlertKind, str]] = {
