@@ -7,6 +7,7 @@ process is root's, pass a folder without opening it to anybody else.
 """
 
 import errno
+import logging
 import os
 import stat
 import struct
@@ -16,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tiltyard.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 MASK = 0o077
 """Bits that nothing of ours has."""
@@ -103,9 +106,10 @@ def is_passage(path: Path) -> bool:
 
 def let_through(folder: Path, uid: int) -> bool:
     """Let one user pass a folder on the way to what is below, by an entry of the folder's access control list; nobody
-    else may more than before. Whether anything had to be done.
+    else may more than before. Where the file system has no such lists everybody may pass, and that is logged: what is
+    below stays its owner's. Whether anything had to be done.
 
-    Raises Unavailable where the file system has no such lists, or the folder is not ours to change.
+    Raises Unavailable where the folder is not ours to change.
     """
     if folder.stat().st_mode & 0o001:
         return False
@@ -131,13 +135,22 @@ def let_through(folder: Path, uid: int) -> bool:
         entries[_MASK, _NOBODY] = mask
         _write(folder, entries)
     except (OSError, AttributeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "this system has no access control lists"
-        raise Unavailable(
-            f"The database's user (uid {uid}) may not pass {folder}, and cannot be let through alone ({reason}); set "
-            "TILTYARD_HOME and TILTYARD_RUNTIME_FOLDER to folders whose parents everybody may pass, run as another "
-            "user than root, or set TILTYARD_DATABASE_URL."
-        ) from None
+        if isinstance(error, OSError) and error.errno != errno.ENOTSUP:
+            raise _no_way(folder, uid, error) from None
+        try:
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o001)
+        except OSError as refused:
+            raise _no_way(folder, uid, refused) from None
+        log.warning("everybody may pass %s, which knows no access control lists; nobody may list or read it", folder)
     return True
+
+
+def _no_way(folder: Path, uid: int, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"The database's user (uid {uid}) may not pass {folder}, and cannot be let through ({error.strerror}); set "
+        "TILTYARD_HOME and TILTYARD_RUNTIME_FOLDER to folders whose parents everybody may pass, run as another "
+        "user than root, or set TILTYARD_DATABASE_URL."
+    )
 
 
 def _write(path: Path, entries: dict[tuple[int, int], int]) -> None:

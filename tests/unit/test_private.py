@@ -1,5 +1,6 @@
 """What is its owner's alone, and who may pass."""
 
+import errno
 import os
 import pwd
 import stat
@@ -96,12 +97,22 @@ def test_a_passage_stays_when_a_home_is_tightened(tmp_path: Path) -> None:
     assert private.tighten(home) == 0
 
 
-def test_where_nobody_can_be_let_through_alone_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EROFS])
+def test_where_nobody_can_be_let_through_alone_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """Where the file system has no lists everybody passes; where it takes no change, nobody."""
+
     def refuse(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "setxattr", refuse)
     tmp_path.chmod(0o700)
-    with pytest.raises(Unavailable, match=r"Operation not supported.*TILTYARD_HOME"):
-        private.let_through(tmp_path, 64_001)
-    assert mode(tmp_path) == 0o700
+    if number == errno.ENOTSUP:
+        assert private.let_through(tmp_path, 64_001)
+        assert "everybody may pass" in caplog.text
+        assert not private.let_through(tmp_path, 64_001)
+    else:
+        with pytest.raises(Unavailable, match=r"Read-only file system.*TILTYARD_HOME"):
+            private.let_through(tmp_path, 64_001)
+    assert mode(tmp_path) == (0o701 if number == errno.ENOTSUP else 0o700)
