@@ -218,15 +218,17 @@ MADE: dict[str, list[tuple[object, ...]]] = {}
 def found_by_bytes(rails: Rails, who: str) -> list[str]:
     """Where somebody still is, looked for with nothing of what erases: every file of the home, with what is packed in
     it, and every column of every table of PostgreSQL."""
-    settings, hits = rails.settings, []
+    settings, hits, keys = rails.settings, [], keys_of_files(rails.settings)
     for path in sorted(settings.home.rglob("*")):
         if not path.is_file():
             continue
         content = path.read_bytes()
         if who.encode() in content or int(who).to_bytes(8, "little") in content:
             hits.append(str(path))
-        elif path.suffix == ".parquet":
-            rows = duckdb.execute(f"select * from read_parquet('{path}', file_row_number = true)").df()
+        elif path.suffix == ".parquet" and not (path.name not in keys and is_encrypted(path)):
+            key = keys.get(path.name)
+            opened = f", encryption_config = {{footer_key_value: from_base64('{key}')}}" if key else ""
+            rows = duckdb.execute(f"select * from read_parquet('{path}', file_row_number = true{opened})").df()
             if who in rows.to_csv():
                 hits.append(str(path))
     for name in ("ledger", "lake", "mlflow"):  # nothing has started Airflow here
@@ -234,6 +236,21 @@ def found_by_bytes(rails: Rails, who: str) -> list[str]:
         if who in dump or "\\x" + who.encode().hex() in dump:
             hits.append(name)
     return hits
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether the foot of a Parquet file is, as its last four bytes say."""
+    return path.read_bytes()[-4:] == b"PARE"
+
+
+def keys_of_files(settings: Settings) -> dict[str, str | None]:
+    """Name of a file of the lake → its key. An encrypted one that is not here, and waits to go, nobody reads."""
+    with cursor(settings, settings.database("lake")) as database:
+        database.execute(
+            "select path, encryption_key from ducklake_data_file union all "
+            "select path, encryption_key from ducklake_delete_file"
+        )
+        return {path.rpartition("/")[2]: key for path, key in database.fetchall()}
 
 
 def dumped(settings: Settings, name: str) -> str:
