@@ -1030,7 +1030,9 @@ class Ledger:
 
     def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         with self.engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            found = connection.execute(query)
+            names = tuple(found.keys())  # once: asked of each row, they cost more than the row
+            return [dict(zip(names, row, strict=True)) for row in found]
 
     def _records(self, kind: type[RecordT], query: sa.Select[Any]) -> list[RecordT]:
         return [kind.from_json(row) for row in self._rows(query)]

@@ -567,7 +567,7 @@ class _Facts:
         """A source's row."""
         end = self.rails.ledger.last_end("features", name)
         own = {table for spec in specs if spec.source == name for table in spec.tables}
-        own |= {*_delivered(self.rails.settings, name)} | {*(self.feeding.below(name) if self.feeding else ())}
+        own |= {*self.delivered(name)} | {*(self.feeding.below(name) if self.feeding else ())}
         return SourceRow(
             source=name,
             night=end.night if end else None,
@@ -662,9 +662,7 @@ class _Facts:
         """The tables that are at fault, those of one cause together."""
         source_of = {table: spec.source for spec in specs for table in spec.tables}
         read = source_of.keys() | self.upstream(specs)
-        own = {
-            table: name for name in {spec.source for spec in specs} for table in _delivered(self.rails.settings, name)
-        }
+        own = {table: name for name in {spec.source for spec in specs} for table in self.delivered(name)}
         at_fault = (state for name, state in self.states.items()
                     if not self.good(name) and state.cause in (None, name) and name in read)  # fmt: skip
         found = []
@@ -758,6 +756,16 @@ class _Facts:
             return self.feeding.readers(specs, table)
         return tuple(spec.name for spec in specs if table in spec.tables)
 
+    def delivered(self, source: str) -> tuple[str, ...]:
+        """The raw tables of a source, read once."""
+        if source not in self._delivered:
+            self._delivered[source] = _delivered(self.rails.settings, source)
+        return self._delivered[source]
+
+    @cached_property
+    def _delivered(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
     @cached_property
     def feeding(self) -> Feeding | None:
         """Which table stands on which; None before dbt has built anything."""
@@ -766,7 +774,7 @@ class _Facts:
     def upstream(self, specs: Sequence[Spec]) -> set[str]:
         """The tables that lie before those that the models read, of their sources."""
         sources = {spec.source for spec in specs}
-        raw = {table for name in sources for table in _delivered(self.rails.settings, name)}
+        raw = {table for name in sources for table in self.delivered(name)}
         return raw | {name for name in self.states if name.startswith(tuple(f"stg_{source}__" for source in sources))}
 
 
