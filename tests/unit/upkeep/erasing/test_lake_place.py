@@ -8,7 +8,6 @@ import duckdb
 import pytest
 
 from tests.conftest import make_settings
-from tiltyard import lake as lake_module
 from tiltyard import rails as rails_module
 from tiltyard.lake import catalogue
 from tiltyard.prepare.whose import Whose
@@ -27,15 +26,9 @@ WHOSE = Whose(
 
 
 @pytest.fixture(params=["plain", "encrypted"])
-def rails(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Rails]:
-    if request.param == "encrypted":
-        attach = lake_module.attach_sql
-        monkeypatch.setattr(
-            lake_module, "attach_sql", lambda *a, **k: attach(*a, **k).removesuffix(")") + ", encrypted)"
-        )
-    with rails_module.opened(make_settings(tmp_path, postgres_url)) as opened:
+def rails(request: pytest.FixtureRequest, tmp_path: Path, postgres_url: str) -> Iterator[Rails]:
+    settings = make_settings(tmp_path, postgres_url, lake_encrypted=request.param == "encrypted")
+    with rails_module.opened(settings) as opened:
         connection = opened.lake.connection
         connection.execute("create schema lake.raw")
         connection.execute(
