@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from tests import bazaar
 from tiltyard import clock
 from tiltyard.cli import landed
-from tiltyard.edge import nights, task_run
+from tiltyard.edge import metering, nights, task_run
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails, opened
 from tiltyard.records import FeaturesSummary
@@ -35,6 +35,12 @@ class Task(SimpleNamespace):
 
     def xcom_pull(self, task_ids: str, key: str) -> Any:
         return self.kept.get((task_ids, key))
+
+
+@pytest.fixture(autouse=True)
+def _metered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests of this process have used is not these nights'."""
+    monkeypatch.setattr(metering, "meter", metering.Meter())
 
 
 @pytest.fixture
