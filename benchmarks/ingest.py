@@ -13,6 +13,8 @@ happens in a folder that is removed at the end.
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -74,17 +76,27 @@ sources:
 """
 
 
-def rows(count: int, zone: str) -> None:
-    """Land so many rows of CSV, whose times are of a zone."""
+@contextmanager
+def shop(contract: str) -> Iterator[tuple[Settings, Path]]:
+    """A home of its own with one source, and the folder that its deliveries lie in."""
     with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # run as root, PostgreSQL drops to a user of its own
         settings = Settings(home=folder, dbt=folder / "dbt", database_url=None)
         staging = folder / "dbt" / "models" / "staging" / "shop"
         staging.mkdir(parents=True)
-        (staging / "_shop__sources.yml").write_text(CONTRACT.replace("ZONE", zone))
+        (staging / "_shop__sources.yml").write_text(contract)
         landing = settings.landing / "shop" / "sale"
         landing.mkdir(parents=True)
+        try:
+            yield settings, landing
+        finally:
+            postgres.stop(settings)
+
+
+def rows(count: int, zone: str) -> None:
+    """Land so many rows of CSV, whose times are of a zone."""
+    with shop(CONTRACT.replace("ZONE", zone)) as (settings, landing):
         for number, start in enumerate(range(0, count, 1_000_000)):
             made = min(1_000_000, count - start)
             duckdb.execute(f"""copy (
@@ -99,13 +111,10 @@ def rows(count: int, zone: str) -> None:
         raw = read(settings, paths)
         floor = time.perf_counter() - began
         report(f"DuckDB reads {len(paths)} files, as text", raw, floor)
-        try:
-            with opened(settings) as rails:
-                began = time.perf_counter()
-                summary = ingest.land_night(rails, "shop", clock.parse_as_of("2024-06-02"))
-                report("ingest", summary.rows, time.perf_counter() - began, floor)
-        finally:
-            postgres.stop(settings)
+        with opened(settings) as rails:
+            began = time.perf_counter()
+            summary = ingest.land_night(rails, "shop", clock.parse_as_of("2024-06-02"))
+            report("ingest", summary.rows, time.perf_counter() - began, floor)
 
 
 KEYED = """
@@ -125,32 +134,21 @@ sources:
 def keys(nights: int, count: int) -> None:
     """CPU seconds of the first and of the last nights, by what the contract says of keys."""
     for what, key in (("without a key", ""), ("by a key that grows", "number"), ("by a key that is drawn", "name")):
-        with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as name:
-            folder = Path(name)
-            folder.chmod(0o755)  # run as root, PostgreSQL drops to a user of its own
-            settings = Settings(home=folder, dbt=folder / "dbt", database_url=None)
-            staging = folder / "dbt" / "models" / "staging" / "shop"
-            staging.mkdir(parents=True)
-            (staging / "_shop__sources.yml").write_text(KEYED.replace("KEY", f", key: {key}" if key else ""))
-            landing = settings.landing / "shop" / "sale"
-            landing.mkdir(parents=True)
-            spent, dropped, first = [], 0, clock.parse_as_of("2024-01-02")
-            try:
-                with opened(settings) as rails:
-                    for night in range(nights):
-                        day, start = first + night * clock.NIGHT, night * count
-                        duckdb.execute(f"""copy (
-                            select i as number, md5(i::varchar) as name, i % 7 as pieces,
-                                timestamptz '2024-01-01' + to_seconds(i) as sold_at
-                            from range({max(0, start - count // 10)}, {start + count}) as rows (i)
-                        ) to '{landing}/{(day - clock.NIGHT):%Y-%m-%d}.parquet'""")
-                        began = time.process_time()
-                        landed = ingest.land_night(rails, "shop", day)
-                        dropped += landed.repeated_rows
-                        assert landed.files == 1, landed.quarantined
-                        spent.append(time.process_time() - began)
-            finally:
-                postgres.stop(settings)
+        spent, dropped, first = [], 0, clock.parse_as_of("2024-01-02")
+        with shop(KEYED.replace("KEY", f", key: {key}" if key else "")) as (settings, landing):
+            with opened(settings) as rails:
+                for night in range(nights):
+                    day, start = first + night * clock.NIGHT, night * count
+                    duckdb.execute(f"""copy (
+                        select i as number, md5(i::varchar) as name, i % 7 as pieces,
+                            timestamptz '2024-01-01' + to_seconds(i) as sold_at
+                        from range({max(0, start - count // 10)}, {start + count}) as rows (i)
+                    ) to '{landing}/{(day - clock.NIGHT):%Y-%m-%d}.parquet'""")
+                    began = time.process_time()
+                    landed = ingest.land_night(rails, "shop", day)
+                    dropped += landed.repeated_rows
+                    assert landed.files == 1, landed.quarantined
+                    spent.append(time.process_time() - began)
             few = min(5, nights // 2)
             early, late = (sorted(part)[few // 2] for part in (spent[1 : few + 1], spent[-few:]))
             print(

@@ -80,6 +80,11 @@ def url(settings: Settings, name: str) -> URL:
     return target
 
 
+def engine(settings: Settings, name: str) -> sa.Engine:
+    """For a few statements in one of the four databases: no connection stays open."""
+    return sa.create_engine(url(settings, name), poolclass=sa.NullPool)
+
+
 def conninfo(target: URL, *, with_password: bool = True) -> str:
     """The same address as a libpq keyword string, for psycopg2 and DuckDB's postgres scanner."""
     parts: dict[str, str | int | None] = {

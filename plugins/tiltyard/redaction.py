@@ -71,18 +71,31 @@ def install() -> None:
 
 
 def _redact(record: logging.LogRecord) -> None:
-    if isinstance(record.msg, str):
+    said = _said(record)
+    if said is None or redacted(said) != said:
+        _redact_parts(record)
+    if record.exc_info and record.exc_info[0] is not None:
+        record.exc_text = redacted("".join(traceback.format_exception(*record.exc_info))).rstrip()
+
+
+def _redact_parts(record: logging.LogRecord) -> None:
+    if isinstance(record.msg, str) and not record.args:
         record.msg = redacted(record.msg)
     if isinstance(record.args, tuple):  # each for itself: some formatters take them apart
         record.args = tuple(redacted(value) if isinstance(value, str) else value for value in record.args)
-    try:
-        said = record.getMessage()
-    except (TypeError, ValueError, KeyError):  # its arguments do not fit, which whoever prints it will say
-        return
-    if (safe := redacted(said)) != said:
+    said = _said(record)
+    if (
+        said is not None and (safe := redacted(said)) != said
+    ):  # it stands in the words around them, or in one that is no text
         record.msg, record.args = safe, ()
-    if record.exc_info and record.exc_info[0] is not None:
-        record.exc_text = redacted("".join(traceback.format_exception(*record.exc_info))).rstrip()
+
+
+def _said(record: logging.LogRecord) -> str | None:
+    """What a record says; None where its arguments do not fit, which whoever prints it will say."""
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        return None
 
 
 def _end(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

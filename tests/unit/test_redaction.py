@@ -84,11 +84,13 @@ def test_a_log_says_nothing_of_it(handler: list[str], monkeypatch: pytest.Monkey
     log.warning(f"100 % of {CANARY}")
     log.warning("it is %s", ValueError(CANARY))
     log.warning("it is %(key)s", {"key": CANARY})
+    log.warning("password=%s of %s", "short", "ann")
     try:
         raise ValueError(f"no {CANARY}")
     except ValueError:
         log.exception("it failed")
     assert handler[:4] == ["it is ***", "100 % of ***", "it is ***", "it is ***"]
+    assert handler[4] == "password=*** of ann", "the words around an argument stay as they are"
     assert "ValueError: no ***" in handler[-1]
     assert CANARY not in "".join(handler)
 

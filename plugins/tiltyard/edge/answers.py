@@ -72,7 +72,7 @@ def withdraw(rails: "Rails", asked: Collection[tuple[str, str]]) -> list[TaskKey
 
     from tiltyard import postgres
 
-    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
+    engine = postgres.engine(rails.settings, "airflow")
     waiting = sa.text(
         "select t.dag_id, t.run_id, t.task_id from hitl_detail h join task_instance t on t.id = h.ti_id"
         f" where h.responded_at is null and t.state in {UNFINISHED} order by 1, 2, 3"
@@ -115,7 +115,7 @@ def close(rails: "Rails", task: TaskKey, option: str) -> None:
 
     from tiltyard import postgres
 
-    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
+    engine = postgres.engine(rails.settings, "airflow")
     query = sa.text(
         "update hitl_detail h set chosen_options = cast(:chosen as json), responded_at = now() from task_instance t"
         " where t.id = h.ti_id and t.dag_id = :dag_id and t.run_id = :run_id and t.task_id = :task_id"
@@ -131,7 +131,7 @@ def recorded(rails: "Rails", task: TaskKey) -> RecordedAnswer | None:
 
     from tiltyard import postgres
 
-    engine = sa.create_engine(postgres.url(rails.settings, "airflow"), poolclass=sa.NullPool)
+    engine = postgres.engine(rails.settings, "airflow")
     query = sa.text(
         "select h.subject, h.body, h.chosen_options, h.params_input, h.responded_at, h.responded_by"
         " from hitl_detail h join task_instance t on t.id = h.ti_id"

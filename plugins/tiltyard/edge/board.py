@@ -6,7 +6,7 @@ newest that was scored: what stands still looks no better for it.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -269,6 +269,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
     drawn = {name: night - timedelta(days=LOSSES - 1) for name, night in anchors.items()}
     problems: dict[str, str] = {}
     forms = Forms(rails.settings)
+    delivered = {name: _delivered(rails.settings, name) for name in sources}
     operations = ledger.operations.of(names)
     at_work = [spec for spec in specs if operating.standing(operations[spec.name]).retired is None]
     costs = cost_page.sums(rails, portfolio(rails.settings))  # of all: models bear the parts of what they share
@@ -280,6 +281,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
         now=now,
         anchors=anchors,
         of_source=of_source,
+        delivered=delivered,
         shadow=runs(ledger, ShadowSummary, lately, problems),
         drift=runs(ledger, DriftSummary, attempted["drift"], problems),
         promotion=runs(ledger, PromotionSummary, attempted["promotion"], problems),
@@ -289,7 +291,7 @@ def read(rails: Rails, specs: Sequence[Spec], now: datetime) -> Board:
             name: roles.challengers
             for name, roles in ledger.roles_of({name: night + clock.NIGHT for name, night in anchors.items()}).items()
         },
-        ends=_ends(rails, specs, anchors, of_source),
+        ends=_ends(rails, specs, anchors, of_source, delivered),
         states={state.table: state for state in ledger.table_states()},
         tasks={task.model: task for task in _tasks(ledger, names, problems) if task.is_open},
         forms=forms,
@@ -347,7 +349,11 @@ def trouble(row: ModelRow) -> tuple[int, int, str]:
 
 
 def _ends(
-    rails: Rails, specs: Sequence[Spec], anchors: Mapping[str, date], of_source: Mapping[str, date]
+    rails: Rails,
+    specs: Sequence[Spec],
+    anchors: Mapping[str, date],
+    of_source: Mapping[str, date],
+    delivered: Mapping[str, Collection[str]],
 ) -> dict[str, tuple[tuple[date, Status | Literal[""]], ...]]:
     """Model → its last nights with the worst end of its stages and tables, the newest of its source's the last. A table
     that was not good on a night was stopped, or had failed, whatever the stages made of it. That its source was stopped
@@ -368,7 +374,7 @@ def _ends(
         first = min(newest.values()) - timedelta(days=NIGHTS - 1)
         held = {(state.table, state.night): state.state
                 for state in rails.ledger.unpublished_states(first, max(newest.values()))}  # fmt: skip
-    tables = {source: _tables_of(rails, specs, source, held) for source in {spec.source for spec in specs}}
+    tables = {source: _tables_of(specs, source, held, delivered[source]) for source in {spec.source for spec in specs}}
     shown: dict[str, tuple[tuple[date, Status | Literal[""]], ...]] = {}
     for spec in specs:
         if spec.name not in newest:
@@ -391,12 +397,12 @@ def _ends(
 
 
 def _tables_of(
-    rails: Rails, specs: Sequence[Spec], source: str, held: Mapping[tuple[str, date], str]
+    specs: Sequence[Spec], source: str, held: Mapping[tuple[str, date], str], delivered: Collection[str]
 ) -> frozenset[str]:
     """The tables of a source: what it delivers, what is staged of that, and what its models read."""
     own = {table for spec in specs if spec.source == source for table in spec.tables}
     own |= {table for table, _ in held if table.startswith(f"stg_{source}__")}
-    return frozenset(own | {*_delivered(rails.settings, source)})
+    return frozenset(own | {*delivered})
 
 
 def _delivered(settings: Settings, source: str) -> tuple[str, ...]:
@@ -418,6 +424,7 @@ class _Facts:
     now: datetime
     anchors: Mapping[str, date]
     of_source: Mapping[str, date]
+    delivered: Mapping[str, Collection[str]]
     shadow: Mapping[str, Sequence[StageRun[ShadowSummary]]]
     drift: Mapping[str, Sequence[StageRun[DriftSummary]]]
     promotion: Mapping[str, Sequence[StageRun[PromotionSummary]]]
@@ -567,7 +574,7 @@ class _Facts:
         """A source's row."""
         end = self.rails.ledger.last_end("features", name)
         own = {table for spec in specs if spec.source == name for table in spec.tables}
-        own |= {*self.delivered(name)} | {*(self.feeding.below(name) if self.feeding else ())}
+        own |= {*self.delivered[name]} | {*(self.feeding.below(name) if self.feeding else ())}
         return SourceRow(
             source=name,
             night=end.night if end else None,
@@ -662,7 +669,7 @@ class _Facts:
         """The tables that are at fault, those of one cause together."""
         source_of = {table: spec.source for spec in specs for table in spec.tables}
         read = source_of.keys() | self.upstream(specs)
-        own = {table: name for name in {spec.source for spec in specs} for table in self.delivered(name)}
+        own = {table: name for name in {spec.source for spec in specs} for table in self.delivered[name]}
         at_fault = (state for name, state in self.states.items()
                     if not self.good(name) and state.cause in (None, name) and name in read)  # fmt: skip
         found = []
@@ -756,16 +763,6 @@ class _Facts:
             return self.feeding.readers(specs, table)
         return tuple(spec.name for spec in specs if table in spec.tables)
 
-    def delivered(self, source: str) -> tuple[str, ...]:
-        """The raw tables of a source, read once."""
-        if source not in self._delivered:
-            self._delivered[source] = _delivered(self.rails.settings, source)
-        return self._delivered[source]
-
-    @cached_property
-    def _delivered(self) -> dict[str, tuple[str, ...]]:
-        return {}
-
     @cached_property
     def feeding(self) -> Feeding | None:
         """Which table stands on which; None before dbt has built anything."""
@@ -774,7 +771,7 @@ class _Facts:
     def upstream(self, specs: Sequence[Spec]) -> set[str]:
         """The tables that lie before those that the models read, of their sources."""
         sources = {spec.source for spec in specs}
-        raw = {table for name in sources for table in self.delivered(name)}
+        raw = {table for name in sources for table in self.delivered[name]}
         return raw | {name for name in self.states if name.startswith(tuple(f"stg_{source}__" for source in sources))}
 
 

@@ -61,7 +61,7 @@ def _asked(settings: Settings, query: str, values: dict[str, object]) -> tuple[s
 
     from tiltyard import postgres
 
-    engine = sa.create_engine(postgres.url(settings, "airflow"), poolclass=sa.NullPool)
+    engine = postgres.engine(settings, "airflow")
     try:
         with engine.connect() as connection:
             owners: Sequence[str | None] = connection.execute(sa.text(query), values).scalars().all()

@@ -41,7 +41,7 @@ def _in_database(settings: Settings) -> tuple[str, ...] | None:
         "select distinct u.username, r.name from ab_user u join ab_user_role ur on ur.user_id = u.id"
         " join ab_role r on r.id = ur.role_id where u.active"
     )
-    engine = sa.create_engine(postgres.url(settings, "airflow"), poolclass=sa.NullPool)
+    engine = postgres.engine(settings, "airflow")
     try:
         with engine.connect() as connection:
             rows = [(str(name), str(role)) for name, role in connection.execute(query)]

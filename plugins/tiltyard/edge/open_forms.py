@@ -63,7 +63,7 @@ def known(settings: Settings) -> list[OpenForm]:
         " or h.responded_at is null and t.state in ('deferred', 'awaiting_input', 'running'))"
         " order by h.created_at"
     )
-    engine = sa.create_engine(postgres.url(settings, "airflow"), poolclass=sa.NullPool)
+    engine = postgres.engine(settings, "airflow")
     try:
         with engine.connect() as connection:
             rows = connection.execute(query, {"lately": clock.now() - LATELY}).all()

@@ -91,7 +91,7 @@ def _engine(settings: Settings, database: str) -> sa.Engine | None:
         )
     if not there:
         return None
-    return sa.create_engine(postgres.url(settings, database), poolclass=sa.NullPool)
+    return postgres.engine(settings, database)
 
 
 def _columns(connection: sa.Connection) -> list[_Column]:

@@ -186,7 +186,7 @@ def written_anew(lake: Lake, settings: Settings, file: DataFile, values: Mapping
     ).fetchone()
     assert stats is not None
     _, count, size, footer, columns, _ = stats
-    engine = sa.create_engine(postgres.url(settings, "lake"), poolclass=sa.NullPool)
+    engine = postgres.engine(settings, "lake")
     with engine.begin() as record:
         before = record.execute(
             sa.text("select record_count from ducklake_data_file where data_file_id = :id and path = :path for update"),
@@ -253,7 +253,7 @@ def blank(lake: Lake, settings: Settings, table: str, where: str) -> None:
 
 def give_up(settings: Settings, file: DataFile) -> None:
     """Let a file that waits to be removed go at once."""
-    engine = sa.create_engine(postgres.url(settings, "lake"), poolclass=sa.NullPool)
+    engine = postgres.engine(settings, "lake")
     with engine.begin() as record:
         record.execute(
             sa.text(
@@ -273,7 +273,7 @@ def remove_given_up(lake: Lake) -> None:
 
 def blank_inlined(settings: Settings, own: Inlined, rows: Sequence[tuple[int, int]]) -> None:
     """Take rows of a table out of the catalogue, at every snapshot: (row_id, begin_snapshot) each."""
-    engine = sa.create_engine(postgres.url(settings, "lake"), poolclass=sa.NullPool)
+    engine = postgres.engine(settings, "lake")
     with engine.begin() as record:
         for row_id, begin in rows:
             record.execute(
@@ -284,7 +284,7 @@ def blank_inlined(settings: Settings, own: Inlined, rows: Sequence[tuple[int, in
 
 def write_inlined(settings: Settings, own: Inlined, column: str, old: str, new: str) -> None:
     """Put a text of a table in the catalogue in the place of another one, at every snapshot."""
-    engine = sa.create_engine(postgres.url(settings, "lake"), poolclass=sa.NullPool)
+    engine = postgres.engine(settings, "lake")
     with engine.begin() as record:
         record.execute(
             sa.text(f'update "{own.name}" set "{column}" = :new where "{column}" = :old'),
@@ -301,7 +301,7 @@ def restate(lake: Lake, settings: Settings, table_id: int, columns: Mapping[str,
         "where table_id = ? and parent_column is null and end_snapshot is null",
         [table_id],
     ).fetchall()
-    engine = sa.create_engine(postgres.url(settings, "lake"), poolclass=sa.NullPool)
+    engine = postgres.engine(settings, "lake")
     for number, name, _ in numbers:
         kind = columns.get(name, "VARCHAR")
         parts = [
