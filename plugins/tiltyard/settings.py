@@ -317,6 +317,11 @@ class Settings(BaseSettings):
         return self.home / "quarantine"
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that hold all files of the project but for those of the lake and the texts of its users."""
+        return (self.home, self.landing) if self.landing_zone else (self.home,)
+
+    @property
     def frames(self) -> Path:
         """Training frames, immutable Parquet named by the SHA-256 of their content."""
         return self.home / "frames"

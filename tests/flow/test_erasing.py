@@ -54,6 +54,19 @@ FAR = 7_000_000_000
 """Added to the simulator's numbers: what has ten digits is nothing else by chance."""
 
 
+STOPPED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from tiltyard.files import whole
+path = Path(sys.argv[1])
+with whole(path) as part:
+    part.write_bytes(path.read_bytes())
+    print(part, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""Copies a file beside itself, and is killed before the copy has its name."""
+
+
 def deliver(near: Path, landing: Path, days: int) -> None:
     """The simulated business of the first so many days, with numbers of ten digits."""
     for path in sorted(near.glob("*/*.parquet")):
@@ -429,6 +442,9 @@ def test_whoever_is_killed_goes_on(home: Settings) -> None:
 
 def test_what_is_left_is_said_and_shown(rails: Rails, monkeypatch: pytest.MonkeyPatch) -> None:
     who = PEOPLE[3]
+    named = next(path for path in found_by_bytes(rails, who) if "/landing/" in path)
+    stopped = subprocess.run([sys.executable, "-c", STOPPED_WRITER, named], stdout=subprocess.PIPE, text=True)
+    assert stopped.returncode == -signal.SIGKILL and stopped.stdout.strip() in found_by_bytes(rails, who)
     kept = rails.settings.home / "cache" / "kept.bin"
     kept.parent.mkdir(exist_ok=True)
     kept.write_bytes(b"x" + b"\0" + who.encode() + b"\0")

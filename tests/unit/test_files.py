@@ -1,13 +1,18 @@
 """A file written whole or not at all."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
-from tiltyard.files import whole, whole_folder
+from tiltyard.files import remove_abandoned, whole, whole_folder, whole_once
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,3 +118,45 @@ def test_a_folder_whose_place_is_a_file_is_said(tmp_path: Path) -> None:
         (part / "file").write_text("text")
     assert folder.read_text() == "a file"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_a_killed_writer_leaves_is_removed_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from tiltyard.files import whole, whole_folder\n"
+        "place = Path(sys.argv[1])\n"
+        "with whole(place / 'page.html') as part, whole_folder(place / 'below' / 'version') as folder:\n"
+        "    part.write_text('half'); (folder / 'file').write_text('half'); print('written', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == "written\n"
+        assert remove_abandoned(tmp_path) == 0
+        left = list(tmp_path.rglob("*.part"))
+        assert len(left) == 2
+        writer.send_signal(signal.SIGKILL)
+    elsewhere = tmp_path / f".page.html.00000000-{os.getpid()}-1.part"
+    by_an_older_version = tmp_path / ".page.html.7-1.part"
+    for path in (elsewhere, by_an_older_version):
+        path.write_text("half")
+    (tmp_path / "a.part").write_text("of somebody else")
+    (tmp_path / ".link.7-2.part").symlink_to(tmp_path / "a.part")
+    with whole(tmp_path / "mine") as mine:
+        mine.write_text("whole")
+        assert remove_abandoned(tmp_path) == 2
+        assert not any(path.exists() for path in left)
+        assert elsewhere.exists() and by_an_older_version.exists()
+        two_days_ago = time.time() - 2 * 86_400
+        for path in (elsewhere, by_an_older_version, mine):
+            os.utime(path, (two_days_ago, two_days_ago))
+        assert remove_abandoned(tmp_path) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"a.part", ".link.7-2.part", "below", "mine"}
+
+
+def test_of_two_that_write_a_file_once_the_first_one_stays(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    with whole_once(path) as late:
+        late.write_text("second")
+        with whole_once(path) as part:
+            part.write_text("first")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

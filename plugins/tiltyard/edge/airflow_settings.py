@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 
 from tiltyard import postgres
 from tiltyard.errors import BadInput
-from tiltyard.files import whole
+from tiltyard.files import whole, whole_once
 from tiltyard.settings import NO_TELEMETRY, ROOT, Settings
 
 PARSED_AGAIN_S = 300
@@ -155,16 +155,9 @@ def _made_once(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]
     """The JSON in `path`; whoever comes first writes it, whole, readable by its owner only."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(make(), file)
-        try:
-            os.link(fresh, path)
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
+        with whole_once(path) as part:
+            part.touch(mode=0o600, exist_ok=False)
+            part.write_text(json.dumps(make()))
     try:
         content: dict[str, str] = json.loads(path.read_text())
     except ValueError:

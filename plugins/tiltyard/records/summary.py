@@ -565,6 +565,8 @@ class LakeMaintenanceSummary(Summary):
     """Number of files that nothing reads any more, and that are gone."""
     orphans: int = 0
     """Number of files that writers left behind who did not commit, and that are gone."""
+    abandoned: int = 0
+    """Number of half-written files of the home and the landing zone whose writers were stopped, and that are gone."""
     scrub: ScrubSummary | None = None
     """What a look at some of the files has found; None where nobody looked."""
     rows_removed: dict[str, int] = field(default_factory=dict)

@@ -17,6 +17,7 @@ import duckdb
 
 from tiltyard import damage
 from tiltyard.clock import night_closing
+from tiltyard.files import remove_abandoned
 from tiltyard.prepare import transform
 from tiltyard.rails import Rails, recording_its_end
 from tiltyard.records import LakeMaintenanceSummary, LakeSize
@@ -84,8 +85,10 @@ def _maintain(rails: Rails, as_of: datetime, grace: datetime, dry_run: bool) -> 
                 break
     removed = files.remove_unread(rails, grace, dry_run=dry_run)
     orphans = files.remove_orphans(rails, grace, dry_run=dry_run)
+    abandoned = 0
     scrubbed = None
     if not dry_run:
+        abandoned = sum(map(remove_abandoned, rails.settings.folders))
         rails.lake.vacuum()
         scrubbed = scrub.scrub_night(rails)
         for one in scrubbed.damaged:
@@ -102,6 +105,7 @@ def _maintain(rails: Rails, as_of: datetime, grace: datetime, dry_run: bool) -> 
         busy=tuple(busy),
         removed=removed,
         orphans=orphans,
+        abandoned=abandoned,
         scrub=scrubbed,
         rows_removed=rows_removed,
         holds=len(open_holds),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tiltyard import clock, tombstones
 from tiltyard.errors import BadInput
+from tiltyard.files import remove_abandoned
 from tiltyard.lake import identifier, quoted
 from tiltyard.prepare import columns, ingest, rebuilding, whose
 from tiltyard.prepare.whose import Whose
@@ -56,6 +57,8 @@ def erase(
     began = time.monotonic()
     names = frozenset(filter(None, map(tombstones.normal, values)))
     held = _wanted(rails, names, entity, reason)
+    for folder in rails.settings.folders:  # a writer that was stopped, of an erasure too, leaves what it has copied
+        remove_abandoned(folder)
     hunt = Hunt.of(rails, held, names)
     found = {}
     for place, each in enumerate(PLACES):
