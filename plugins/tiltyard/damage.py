@@ -72,6 +72,19 @@ class LakeFile:
     """The first snapshot that does not read it any more; None while the table as it is now does."""
     is_delete: bool
     """Whether it says which rows are deleted, and holds none itself."""
+    id: int
+    """Its number in the record, of its kind."""
+    table_id: int
+    """The number of its table."""
+    written: str
+    """Its path as the record has it."""
+    is_relative: bool
+    """Whether that begins at the table's folder."""
+
+    @property
+    def source(self) -> str:
+        """SQL of its rows, with their place in `file_row_number`."""
+        return file_rows.of_the_lake(self.path, self.key, with_place=True)
 
 
 def files(lake: Lake) -> list[LakeFile]:
@@ -89,12 +102,12 @@ def files(lake: Lake) -> list[LakeFile]:
             qualify row_number() over (partition by schema_id order by begin_snapshot desc) = 1
         ),
         written as (
-            select path, path_is_relative, table_id, record_count as rows, file_size_bytes, encryption_key,
-                begin_snapshot, end_snapshot, false as is_delete
+            select data_file_id as id, path, path_is_relative, table_id, record_count as rows, file_size_bytes,
+                encryption_key, begin_snapshot, end_snapshot, false as is_delete
             from {catalogue("ducklake_data_file")}
             union all
-            select path, path_is_relative, table_id, delete_count, file_size_bytes, encryption_key, begin_snapshot,
-                end_snapshot, true
+            select delete_file_id, path, path_is_relative, table_id, delete_count, file_size_bytes, encryption_key,
+                begin_snapshot, end_snapshot, true
             from {catalogue("ducklake_delete_file")}
         )
         select written.path,
@@ -105,7 +118,8 @@ def files(lake: Lake) -> list[LakeFile]:
             else written.path end,
             schemas.schema_name || '.' || newest.table_name, written.rows, written.file_size_bytes,
             written.encryption_key, written.begin_snapshot,
-            coalesce(written.end_snapshot, newest.end_snapshot), written.is_delete
+            coalesce(written.end_snapshot, newest.end_snapshot), written.is_delete, written.id, written.table_id,
+            written.path_is_relative
         from written
         inner join newest on written.table_id = newest.table_id
         inner join schemas on newest.schema_id = schemas.schema_id
@@ -117,8 +131,9 @@ def files(lake: Lake) -> list[LakeFile]:
         LakeFile(
             name=path.rsplit("/", 1)[-1], path=whole, table=name, rows=int(count or 0), bytes=int(size or 0), key=key,
             first=int(first), last=None if last is None else int(last), is_delete=bool(is_delete),
+            id=number, table_id=table_id, written=path, is_relative=bool(relative),
         )
-        for path, whole, name, count, size, key, first, last, is_delete in rows
+        for path, whole, name, count, size, key, first, last, is_delete, number, table_id, relative in rows
     ]  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import duckdb
 import sqlalchemy as sa
 
-from tiltyard import file_rows, postgres
+from tiltyard import damage, file_rows, postgres
+from tiltyard.damage import LakeFile
 from tiltyard.errors import BadInput
 from tiltyard.lake import Lake, catalogue, quoted, text
 from tiltyard.settings import Settings
@@ -29,30 +30,18 @@ _INSTANTS = ("timestamptz", "timestamp", "date")
 
 
 @dataclass(frozen=True)
-class DataFile:
-    """A file of a table that some snapshot reads, or that waits to be removed."""
+class WaitingFile:
+    """A file that nothing reads any more, and that waits to be removed."""
 
-    id: int
-    """Its number in the record."""
-    table: str
-    """Its table, `schema.table`."""
-    table_id: int
     path: str
     """Where it lies."""
     written: str
     """Its path as the record has it."""
-    is_relative: bool
-    key: str | None
-    """Its key, of an encrypted lake."""
-    begun: int = 0
-    """The first snapshot that reads it."""
-    is_waiting: bool = False
-    """Whether nothing reads it any more, and it waits to be removed."""
 
     @property
     def source(self) -> str:
-        """SQL of its rows, with their place in `file_row_number`."""
-        return file_rows.of_the_lake(self.path, self.key, with_place=True)
+        """SQL of its rows."""
+        return file_rows.of_the_lake(self.path, None)
 
 
 @dataclass(frozen=True)
@@ -99,40 +88,18 @@ def tables(lake: Lake) -> dict[str, tuple[int, dict[str, str]]]:
     return found
 
 
-def files(lake: Lake) -> list[DataFile]:
-    """Every file that a snapshot reads, and those that wait to be removed."""
-    root = _root(lake)
+def files(lake: Lake) -> list[LakeFile]:
+    """Every file of rows that a snapshot reads."""
+    return [file for file in damage.files(lake) if not file.is_delete]
+
+
+def waiting(lake: Lake) -> list[WaitingFile]:
+    """The files that nothing reads any more, and that wait to be removed. They are plain, or nobody has their key."""
     rows = lake.connection.execute(
-        f"""
-        select files.data_file_id, schemas.schema_name || '.' || tables.table_name, tables.table_id,
-            case when schemas.path_is_relative then coalesce(schemas.path, '') else schemas.path end,
-            schemas.path_is_relative, coalesce(tables.path, ''), tables.path_is_relative, files.path,
-            files.path_is_relative, files.encryption_key, files.begin_snapshot
-        from {catalogue("ducklake_data_file")} as files
-        inner join (
-            select distinct on (table_id) * from {catalogue("ducklake_table")} order by table_id, begin_snapshot desc
-        ) as tables on files.table_id = tables.table_id
-        inner join (
-            select distinct on (schema_id) * from {catalogue("ducklake_schema")} order by schema_id, begin_snapshot desc
-        ) as schemas on tables.schema_id = schemas.schema_id
-        order by files.data_file_id
-        """
+        f"select path, path_is_relative from {catalogue('ducklake_files_scheduled_for_deletion')}"
     ).fetchall()
-    found = []
-    for number, name, table, in_schema, schema_relative, in_table, table_relative, path, relative, key, begun in rows:
-        place = path
-        if relative:
-            above = in_table if not table_relative else (root if schema_relative else "") + in_schema + in_table
-            place = above + path
-        found.append(DataFile(number, name, table, place, path, bool(relative), key, begun))
-    waiting = lake.connection.execute(
-        f"select data_file_id, path, path_is_relative from {catalogue('ducklake_files_scheduled_for_deletion')}"
-    ).fetchall()
-    found += [
-        DataFile(number or -1, "", -1, root + path if relative else path, path, bool(relative), None, is_waiting=True)
-        for number, path, relative in waiting
-    ]
-    return found
+    root = _root(lake)
+    return [WaitingFile(root + path if relative else path, path) for path, relative in rows]
 
 
 def inlined(lake: Lake) -> list[Inlined]:
@@ -153,13 +120,13 @@ def inlined(lake: Lake) -> list[Inlined]:
     return found
 
 
-def columns_of(lake: Lake, file: DataFile) -> dict[str, str]:
+def columns_of(lake: Lake, file: LakeFile | WaitingFile) -> dict[str, str]:
     """Column → DuckDB type of a file. Raises duckdb.Error for one that cannot be read."""
     rows = lake.connection.execute(f"describe select * from {file.source}").fetchall()
     return {name: kind for name, kind, *_ in rows if name != "file_row_number"}
 
 
-def written_anew(lake: Lake, settings: Settings, file: DataFile, values: Mapping[str, str], theirs: str) -> None:
+def written_anew(lake: Lake, settings: Settings, file: LakeFile, values: Mapping[str, str], theirs: str) -> None:
     """Write a file anew, with NULL in every column of the rows that are `theirs` (SQL), and `values` (column → SQL) in
     the others; put it into the record in the place of the old one, which is removed at once.
 
@@ -235,7 +202,7 @@ def blank(lake: Lake, settings: Settings, table: str, where: str) -> None:
     catalogue. Of the lake as it is they have been deleted before. Safe to repeat, and to kill."""
     table_id = None
     for file in files(lake):
-        if file.table == table and not file.is_waiting:
+        if file.table == table:
             there = lake.connection.execute(f"select 1 from {file.source} where {where} limit 1").fetchone()
             if there:
                 written_anew(lake, settings, file, {}, where)
@@ -251,7 +218,7 @@ def blank(lake: Lake, settings: Settings, table: str, where: str) -> None:
         remove_given_up(lake)
 
 
-def give_up(settings: Settings, file: DataFile) -> None:
+def give_up(settings: Settings, file: WaitingFile) -> None:
     """Let a file that waits to be removed go at once."""
     engine = postgres.engine(settings, "lake")
     with engine.begin() as record:
@@ -340,7 +307,7 @@ def _root(lake: Lake) -> str:
     return str(row[0])
 
 
-def _field_ids(lake: Lake, file: DataFile, names: Collection[str]) -> list[str]:
+def _field_ids(lake: Lake, file: LakeFile, names: Collection[str]) -> list[str]:
     """How COPY is told the number of each column, by which the lake finds it in a file. Raises BadInput for a column
     that is made of several, but for a list."""
     rows = lake.connection.execute(
@@ -352,7 +319,7 @@ def _field_ids(lake: Lake, file: DataFile, names: Collection[str]) -> list[str]:
         where own.table_id = $table and own.parent_column is null and own.begin_snapshot <= $at
             and (own.end_snapshot is null or own.end_snapshot > $at)
         """,
-        {"table": file.table_id, "at": file.begun},
+        {"table": file.table_id, "at": file.first},
     ).fetchall()
     found = dict(_OWN_NUMBERS)
     for name, number, part, parts in rows:

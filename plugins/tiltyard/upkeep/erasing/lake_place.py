@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 import duckdb
 
+from tiltyard.damage import LakeFile
 from tiltyard.lake import identifier, quoted, text
 from tiltyard.prepare import transform
 from tiltyard.spec import load_all
 from tiltyard.tables import REQUEST, REQUEST_SHADOW
 from tiltyard.upkeep.erasing import lake_files
 from tiltyard.upkeep.erasing.hunt import Found, Hunt
-from tiltyard.upkeep.erasing.lake_files import DataFile, Inlined
+from tiltyard.upkeep.erasing.lake_files import Inlined, WaitingFile
 
 _WHO, _ASKED, _STRUCK = "_erased_who", "_erased_requests", "_erased_texts"
 """Temporary tables: who is looked for, which requests were about them, and texts with what comes in their place."""
@@ -28,7 +29,7 @@ _WHO, _ASKED, _STRUCK = "_erased_who", "_erased_requests", "_erased_texts"
 class _Source:
     """A file, or rows in the catalogue, and what of it is theirs."""
 
-    of: DataFile | Inlined
+    of: LakeFile | Inlined
     kinds: Mapping[str, str]
     theirs: str
     """SQL of whether a row is theirs."""
@@ -50,9 +51,8 @@ class LakePlace:
         _name_them(hunt)
         for source in _sources(hunt):
             self._look(hunt, source, found)
-        for file in lake_files.files(lake):
-            if file.is_waiting:
-                _look_at_waiting(hunt, file, found)
+        for file in lake_files.waiting(lake):
+            _look_at_waiting(hunt, file, found)
         return found
 
     def erase(self, hunt: Hunt, found: Found) -> None:
@@ -70,8 +70,8 @@ class LakePlace:
             for table_id, table in touched.items():
                 if rails.lake.has(table):
                     lake_files.restate(rails.lake, rails.settings, table_id, rails.lake.columns(table))
-            for file in lake_files.files(rails.lake):
-                if file.is_waiting and _look_at_waiting(hunt, file, Found()):
+            for file in lake_files.waiting(rails.lake):
+                if _look_at_waiting(hunt, file, Found()):
                     lake_files.give_up(rails.settings, file)
             lake_files.remove_given_up(rails.lake)
         rails.lake.vacuum()
@@ -147,8 +147,8 @@ def _name_them(hunt: Hunt) -> None:
 def _sources(hunt: Hunt, only: str | None = None) -> Iterator[_Source]:
     """All files and rows in the catalogue that any snapshot reads, of all tables or of one."""
     lake = hunt.rails.lake
-    every: Iterable[DataFile | Inlined] = (
-        *(file for file in lake_files.files(lake) if not file.is_waiting),
+    every: Iterable[LakeFile | Inlined] = (
+        *lake_files.files(lake),
         *lake_files.inlined(lake),
     )
     for of in every:
@@ -257,7 +257,7 @@ def _write(hunt: Hunt, source: _Source) -> None:
     lake_files.written_anew(lake, settings, source.of, values, source.theirs)
 
 
-def _look_at_waiting(hunt: Hunt, file: DataFile, found: Found) -> bool:
+def _look_at_waiting(hunt: Hunt, file: WaitingFile, found: Found) -> bool:
     """Whether a file that nothing reads any more, and that is there still, holds one. Of an encrypted lake its key is
     gone with its name, and nobody reads it."""
     lake = hunt.rails.lake

@@ -96,7 +96,7 @@ def test_no_file_and_no_statistic_holds_them(rails: Rails) -> None:
     named = {Path(file.path) for file in lake_files.files(rails.lake)}
     there = set(Path(rails.settings.lake_path).rglob("*.parquet"))
     assert not [path for path in there - named if "delete" not in path.name], "no file is left that no record names"
-    assert not [file for file in lake_files.files(rails.lake) if file.is_waiting]
+    assert not lake_files.waiting(rails.lake)
 
 
 def test_the_lake_goes_on_as_before(rails: Rails) -> None:
