@@ -10,11 +10,12 @@ at is `chronicle`; who is champion is worked out in `succession`.
 """
 
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -135,12 +136,19 @@ class HourEnd(NamedTuple):
     """When it was recorded, wall clock."""
 
 
+@lru_cache(maxsize=8)
+def _engine(process: int, url: sa.URL) -> sa.Engine:
+    """The engine of a process: it remembers how a query is spelled, which takes longer than to ask it. Who gives its
+    connections back takes them from nobody who has one, and nobody waits for one that another has."""
+    return sa.create_engine(url, pool_size=2, max_overflow=-1, pool_pre_ping=True, json_serializer=json_text)
+
+
 class Ledger:
     """An open ledger. Thread-safe; one per process."""
 
     def __init__(self, settings: Settings) -> None:
         url = postgres.url(settings, "ledger")
-        self.engine = sa.create_engine(url, pool_size=2, max_overflow=4, pool_pre_ping=True, json_serializer=json_text)
+        self.engine = _engine(os.getpid(), url)
         if str(url) in _made:
             return
         with self.engine.begin() as connection:

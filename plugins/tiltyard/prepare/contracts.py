@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
@@ -333,11 +334,19 @@ def raw_tables(settings: Settings, source: str) -> tuple[str, ...]:
 
 
 def read(settings: Settings, source: str) -> SourceContract:
-    """The contract with `source`. Raises BadInput, with file and line, when it does not hold together."""
+    """The contract with `source`, read again when its file has changed. Raises BadInput, with file and line, when it
+    does not hold together."""
     path = settings.dbt / "models" / "staging" / source / f"_{source}__sources.yml"
     if not _NAME.match(source) or not path.is_file():
         names = ", ".join(sources(settings)) or "none"
         raise BadInput(f"There is no source '{source}'; the sources with a contract are: {names}.")
+    state = path.stat()
+    return _read(path, source, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=512)
+def _read(path: Path, source: str, modified_ns: int, size: int) -> SourceContract:
+    """The contract in a file: every stage asks for it, and every look at a page."""
     node, content = dbt_files.read(path)
     try:
         [place] = [number for number, entry in enumerate(content["sources"]) if entry["name"] == source]
