@@ -24,8 +24,6 @@ hypothesis.settings.load_profile("tiltyard")
 
 LONGEST = ("flow/test_publication.py", "e2e/", "flow/test_hindcast.py", "flow/", "dags/")
 """Files, and folders of files, that take longest, below tests/."""
-PARSED = "partial_parse.msgpack"
-"""What dbt calls the file of what it has parsed."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -129,8 +127,10 @@ def business_home(folder: Path, postgres_url: str, models: Path, deliveries: Pat
 def know_project(settings: Settings, postgres_url: str) -> None:
     """Give a fresh home what dbt keeps of the checkout's project when it has parsed it: dbt then parses only those
     files of the home's own project that differ."""
+    from tiltyard.prepare.transform import PARSED
+
     kept = settings.home / "dbt" / "target" / PARSED
-    kept.parent.mkdir(parents=True)
+    kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_bytes(_parsed(postgres_url))
 
 
@@ -140,4 +140,4 @@ def _parsed(postgres_url: str) -> bytes:
 
     with tempfile.TemporaryDirectory(prefix="tiltyard-test-") as folder:
         transform.parse(make_settings(Path(folder), postgres_url), Path(folder))
-        return (Path(folder) / "target" / PARSED).read_bytes()
+        return (Path(folder) / "target" / transform.PARSED).read_bytes()

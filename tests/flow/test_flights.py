@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import make_settings
+from tests.conftest import know_project, make_settings
 from tests.unit.prepare.test_transform import differences
 from tiltyard import clock
 from tiltyard import rails as rails_module
@@ -33,6 +33,7 @@ def landed(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, data_mir
     settings = make_settings(
         tmp_path_factory.mktemp("flights"), postgres_url, sources=("flights",), data_mirror=data_mirror
     )
+    know_project(settings, postgres_url)
     datasets.fetch(settings, "flights")
     for path in (settings.landing / "flights").rglob("*.csv"):
         if path.stem >= str(NIGHTS[-1].date()):
@@ -107,6 +108,7 @@ def test_the_naive_staging_takes_the_columns_as_they_lie(
     shutil.copytree(NAIVE / "models", tmp_path / "dbt" / "models", dirs_exist_ok=True)
     lies = yaml.safe_load((NAIVE / "lies.yaml").read_text())
     settings = make_settings(tmp_path, postgres_url, sources=("flights",), dbt=tmp_path / "dbt")
+    know_project(settings, postgres_url)
     shutil.copytree(landed.landing / "flights", settings.landing / "flights")
     with rails_module.opened(settings) as rails:
         ingest.land_night(rails, "flights", NIGHTS[-1])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.conftest import make_settings
+from tests.conftest import know_project, make_settings
 from tiltyard import rails as rails_module
 from tiltyard.prepare import datasets, frame, ingest, transform
 from tiltyard.prepare.frame import TrainingFrame
@@ -38,6 +38,7 @@ def delivered(tmp_path_factory: pytest.TempPathFactory, data_mirror: Path) -> Pa
 
 def home(folder: Path, postgres_url: str, delivered: Path) -> Settings:
     settings = make_settings(folder, postgres_url, sources=("hotels",))
+    know_project(settings, postgres_url)
     shutil.copytree(delivered, settings.landing)
     return settings
 

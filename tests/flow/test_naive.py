@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import make_settings
+from tests.conftest import know_project, make_settings
 from tests.naive import staging
 from tiltyard.leak import evidence, suite
 from tiltyard.leak.evidence import Sample, Weighed
@@ -47,6 +47,7 @@ def stagings(
         for _ in range(2)
     ]
     for settings, naive in zip(homes, (False, True), strict=True):
+        know_project(settings, postgres_url)
         if naive:  # what the first one fetched
             shutil.copytree(homes[0].landing, settings.landing)
         sample, report = staging.sample(settings, source, naive=naive, as_of=as_of, window=window)

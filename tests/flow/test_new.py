@@ -25,7 +25,7 @@ import sqlalchemy as sa
 import yaml
 
 from tests import stranger
-from tests.conftest import make_settings
+from tests.conftest import know_project, make_settings
 from tiltyard import rails as rails_module
 from tiltyard.errors import BadInput, TiltyardError, Unavailable
 from tiltyard.prepare import contracts, frame, ingest, project
@@ -63,7 +63,9 @@ def copied(folder: Path, postgres_url: str) -> Settings:
     for name in ("dbt", "models", "expectations"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("target", "logs"))
     roots = {name: folder / name for name in ("dbt", "models", "expectations")}
-    return make_settings(folder, postgres_url, sources=("clinic",), **roots)
+    settings = make_settings(folder, postgres_url, sources=("clinic",), **roots)
+    know_project(settings, postgres_url)
+    return settings
 
 
 @pytest.fixture(scope="module")

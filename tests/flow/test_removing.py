@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_settings
+from tests.conftest import know_project, make_settings
 from tests.homes import copied
 from tests.unit.cli.test_cli import tiltyard
 from tiltyard import clock, release
@@ -44,6 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Setting
     git(folder / "checkout", "add", "-A")
     git(folder / "checkout", "-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qm", "all of it")
     settings = make_settings(folder, postgres_url, sources=("subscription",), **parts)
+    know_project(settings, postgres_url)
     Simulator(customers=200, start=date(2025, 1, 1), days=10).land(settings.landing / "subscription")
     with rails_module.opened(settings) as checkout:
         rails, _ = releasing.in_force(checkout, clock.now())

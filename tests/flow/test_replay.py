@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_settings
+from tests.conftest import know_project, make_settings
 from tests.unit.cli.test_cli import tiltyard
 from tiltyard import clock
 from tiltyard import rails as rails_module
@@ -40,6 +40,7 @@ def business(
     shutil.copytree(ROOT / "dbt", folder / "dbt")
     shutil.copytree(ROOT / "tests" / "naive" / "subscription", folder / "dbt", dirs_exist_ok=True)
     settings = make_settings(folder, postgres_url, models=models, dbt=folder / "dbt", sources=("subscription",))
+    know_project(settings, postgres_url)
     Simulator(customers=customers, days=45, cancel_trigger=cancel_trigger).land(settings.landing / "subscription")
     spec = find(models, "churn")
     with rails_module.opened(settings) as rails:

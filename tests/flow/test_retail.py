@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.conftest import make_settings
+from tests.conftest import know_project, make_settings
 from tiltyard import rails as rails_module
 from tiltyard.edge import status
 from tiltyard.edge.document import ModelStatus
@@ -44,6 +44,7 @@ def delivered(tmp_path_factory: pytest.TempPathFactory, data_mirror: Path) -> Pa
 
 def home(folder: Path, postgres_url: str, delivered: Path) -> Settings:
     settings = make_settings(folder, postgres_url, sources=("retail",))
+    know_project(settings, postgres_url)
     shutil.copytree(delivered, settings.landing)
     return settings
 

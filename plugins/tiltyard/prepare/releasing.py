@@ -294,7 +294,7 @@ class _Trial:
             dbt = project.read(at)
             read = [contracts.read(at, source) for source in dbt.sources]
             contracts.tell_apart(at, sorted(read, key=lambda each: contracts.path_of(each.name) not in self.before))
-            transform.parse(at, self.settings.home / "dbt" / "trial")
+            transform.parse(at, transform.trial(self.settings))
         except Exception as error:
             why = self._in_checkout(_reason(error), at)
             left = {name: paths for name, paths in groups.items() if name not in aside}

@@ -36,6 +36,8 @@ GRACE_S = 60.0
 """Seconds in which dbt comes to its end once its limit has passed."""
 AGAIN_S = 1.0
 """Seconds after which what still runs is interrupted again."""
+PARSED = "partial_parse.msgpack"
+"""What dbt calls the file of what it has parsed."""
 DOCUMENT = "docs generate"
 """dbt's command for its pages."""
 TESTS = ("resource_type:test", "resource_type:unit_test")
@@ -300,7 +302,7 @@ def _results(
     from tiltyard.prepare import dbt_plugin
 
     work = work or settings.home / "dbt"
-    work.mkdir(parents=True, exist_ok=True)
+    _begin_with_parsed(settings, work / "target")
     flags = ["--project-dir", str(settings.dbt), "--profiles-dir", str(settings.dbt), "--log-path", str(work / "logs")]
     flags += ["--target-path", str(work / "target"), "--log-level", "none", "--log-level-file", "info"]
     flags.append("--write-json" if command in ("build", "parse", DOCUMENT) else "--no-write-json")
@@ -314,6 +316,23 @@ def _results(
         reason = " ".join(str(outcome.exception or "no reason given").split())
         raise BadInput(f"dbt does not run: {reason[:600]} (log: {work / 'logs' / 'dbt.log'}).")
     return list(results)
+
+
+def _begin_with_parsed(settings: Settings, target: Path) -> None:
+    """Where dbt has parsed nothing yet, give it what it has parsed for the home's other folder: it reads those files
+    anew that differ, by their digests, and not the whole project, which takes 10 s."""
+    target.mkdir(parents=True, exist_ok=True)
+    own = target / PARSED
+    for other in (settings.home / "dbt", trial(settings)):
+        known = other / "target" / PARSED
+        if not own.exists() and known.exists():
+            with whole(own) as part:
+                shutil.copyfile(known, part)
+
+
+def trial(settings: Settings) -> Path:
+    """Where dbt works when it is asked whether a project holds together."""
+    return settings.home / "dbt" / "trial"
 
 
 def manifest(settings: Settings) -> dict[str, Any]:

@@ -15,12 +15,19 @@ import pytest
 from typer.testing import CliRunner
 
 import tiltyard as package
+from tests.conftest import know_project
 from tiltyard.cli import entry
 from tiltyard.rails import Rails
 from tiltyard.settings import ROOT, Settings
 
 NO_HOME = tempfile.TemporaryDirectory(prefix="tiltyard-no-home-")
 """Where nothing is: the checkout's own home may hold a release that differs from the checkout."""
+
+
+@pytest.fixture
+def settings(settings: Settings, postgres_url: str) -> Settings:
+    know_project(settings, postgres_url)
+    return settings
 
 
 def tiltyard(*words: str, settings: Settings | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
