@@ -21,6 +21,7 @@ from tiltyard.portfolio_rules import Portfolio, load_portfolio
 from tiltyard.prepare import contracts, data_incidents, transform
 from tiltyard.rails import Rails
 from tiltyard.records import (
+    DataIncident,
     GovernorAction,
     GovernorSummary,
     JsonObject,
@@ -158,7 +159,8 @@ def release(rails: Rails, node: str, *, by: str, reason: str, as_of: datetime | 
     """A person's word that what moved at `node` is the world and no fault; kept with name and reason.
 
     From the night on that is given, by default the newest that was governed, its models may retrain on it. Raises
-    BadInput when nothing is held there, or when it is broken data, which only its mending closes.
+    BadInput when nothing is held there, or when it is broken data, which only its mending closes. Labels that are
+    suspect may be released as well.
     """
     open_now = incidents(rails, as_of)
     if not reason.strip():
@@ -167,13 +169,31 @@ def release(rails: Rails, node: str, *, by: str, reason: str, as_of: datetime | 
     if not here:
         nodes = ", ".join(incident.node for incident in open_now if incident.kind != "broken") or "none"
         raise BadInput(f"No incident is open at '{node}'; those that a person may release are: {nodes}.")
-    if all(incident.kind == "broken" for incident in here):
+    labels = _suspect_labels(rails, node, here[0].night)
+    if all(incident.kind == "broken" for incident in here) and not labels:
         raise BadInput(f"The data of {node} is broken, which nobody can release; mend it, and the incident closes.")
     night = here[0].night
+    if labels:
+        for source, incident in labels:
+            words = f"released by {by}: {reason.strip()}"
+            data_incidents.record_change(rails, source, night, incident.key, "closed", words, incident.since)
     detail: JsonObject = {"node": node, "by": by, "reason": reason.strip()}
     rails.ledger.add_event(RELEASED, "", night, detail)
     models = {model for incident in here for model in incident.models}
     return Release(node, night, by, reason.strip(), tuple(sorted(models)))
+
+
+def _suspect_labels(rails: Rails, table: str, night: date) -> list[tuple[str, DataIncident]]:
+    """(source, incident) of labels that contradict what was said of their rows: a fault and a world that has turned
+    look the same from here, so that a person may say which it is."""
+    return [
+        (source, incident)
+        for source in sorted(
+            {spec.source for spec in specs_module.portfolio(rails.settings) if spec.label.table == table}
+        )
+        for incident in data_incidents.of_source(rails, source, night)
+        if incident.table == table and incident.what.startswith(data_incidents.SUSPECT)
+    ]
 
 
 # -- what is known of the nights before ---------------------------------------------------------------

@@ -18,8 +18,7 @@ from tiltyard.records import Broken, DataIncident, Finding, Incident, OpenIncide
 from tiltyard.spec import Spec, portfolio
 from tiltyard.stages import STAGES, recorded_as
 
-RELEASED = "incident_release"
-"""The kind of event in the ledger of a person's word that a shift is the world."""
+RELEASED = data_incidents.RELEASED
 NIGHT = timedelta(days=1)
 
 

@@ -32,13 +32,14 @@ from numpy.typing import ArrayLike, NDArray
 from tiltyard import arguments, target
 from tiltyard.clock import format_duration
 from tiltyard.judge import sequential
-from tiltyard.records import Compared, Criterion, CriterionStatus, Missing, Replayed
+from tiltyard.records import Compared, Criterion, CriterionStatus, Labelled, Missing, Replayed
 from tiltyard.spec import ALPHA, GatePolicy
 
 __all__ = [
     "Compared",
     "Criterion",
     "Evidence",
+    "Labelled",
     "Missing",
     "Replayed",
     "SliceEvidence",
@@ -120,6 +121,8 @@ class Evidence:
     """Size of the version's files, in megabytes; None where it is not known."""
     replay: Replayed | None = None
     """What the millisecond test said of the training; None where there was none."""
+    labels: Labelled | None = None
+    """What is known of the labels that it has learned from; None where nobody has looked."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ def decide(evidence: Evidence, policy: GatePolicy, deadline_ms: int) -> Verdict:
         _latency(evidence, policy, deadline_ms),
         _size(evidence, policy),
         _replay(evidence),
+        _labels(evidence),
         *_slices(evidence, policy, sound),
     )
     status = {criterion.name: criterion.status for criterion in criteria}
@@ -481,6 +485,15 @@ def _replay(evidence: Evidence) -> Criterion:
     status: dict[str, CriterionStatus] = {"pass": "pass", "warn": "pass", "fail": "fail"}
     text = f"The millisecond test says {replay.verdict}" + (f": {replay.note}" if replay.note else "")
     return Criterion("replay", replay.verdict, "pass", status.get(replay.verdict, "not_yet"), text.rstrip(".") + ".")
+
+
+def _labels(evidence: Evidence) -> Criterion:
+    """What nobody could test passes, and says so: a first version is of before anybody has said anything."""
+    labels = evidence.labels
+    if labels is None:
+        return Criterion("labels", None, "sound", "not_yet", "Nobody has looked at the labels that it learned from.")
+    status: CriterionStatus = "fail" if labels.state == "suspect" else "pass"
+    return Criterion("labels", labels.state, "sound", status, labels.note)
 
 
 def _slices(evidence: Evidence, policy: GatePolicy, sound: bool) -> list[Criterion]:

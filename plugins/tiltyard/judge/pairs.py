@@ -46,6 +46,7 @@ class ChallengerFacts:
     latency_ms: float | None = None
     size_mb: float | None = None
     replay: gate.Replayed | None = None
+    labels: gate.Labelled | None = None
 
 
 NO_FACTS = ChallengerFacts()
@@ -162,6 +163,7 @@ def gather(
         latency_ms=facts.latency_ms,
         size_mb=facts.size_mb,
         replay=facts.replay,
+        labels=facts.labels,
     )
     record = EvidenceRecord(
         model=spec.name,

@@ -18,7 +18,7 @@ from tiltyard import clock
 from tiltyard.answered import arm
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Unavailable
-from tiltyard.judge import aliases, approval, evidence_file, forecast, gate, pairs, rollback
+from tiltyard.judge import aliases, approval, evidence_file, forecast, gate, label_check, pairs, rollback
 from tiltyard.judge.approval import Approval, Subject
 from tiltyard.judge.best import best_of
 from tiltyard.lake import quoted
@@ -290,6 +290,7 @@ def _gather(
             latency_ms=trained.facts.latency_ms,
             size_mb=trained.facts.size_mb or size,
             replay=_replayed_before_training(rails, spec, trained),
+            labels=label_check.of_version(rails, spec, trained, night),
         ),
     )
 

@@ -18,7 +18,7 @@ from tiltyard import clock, lake, operating
 from tiltyard.answered import arm, request_log
 from tiltyard.clock import night_closing
 from tiltyard.errors import BadInput
-from tiltyard.judge import arrival, estimate, scoring
+from tiltyard.judge import arrival, estimate, label_check, scoring
 from tiltyard.judge.night_figures import EvaluatedFigures
 from tiltyard.online import check
 from tiltyard.prepare import truth
@@ -84,6 +84,7 @@ def close(rails: Rails, spec: Spec, scored: ShadowSummary, evaluated: ShadowSumm
         unanswered=evaluated.unanswered,
         online=evaluated.online,
         lookups=evaluated.lookups,
+        labels=evaluated.labels,
     )
     assert summary.night is not None  # `score` names it
     rails.ledger.record_stage(spec.name, summary.night, "done", summary)
@@ -121,7 +122,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
     rails.lake.commit(write, message=f"evaluation {spec.name} {night}", fence=fence)
     request_log.deliver(rails)
     online, lookups = arm.record(rails, spec, as_of), check.check_lookups(rails, spec, as_of)
-    arrived = arrival.record(rails, spec, as_of)
+    arrived, labels = arrival.record(rails, spec, as_of), label_check.record(rails, spec, as_of)
     rails.ledger.chronicle.keep("model", spec.name, night, _kept(spec, rows, estimated, arrived.report))
     return ShadowSummary(
         night=night,
@@ -132,6 +133,7 @@ def evaluate(rails: Rails, spec: Spec, as_of: datetime) -> ShadowSummary:
         unanswered=unanswered(rails, spec, as_of),
         online=online,
         lookups=lookups,
+        labels=labels,
     )
 
 

@@ -6,6 +6,7 @@ order.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,10 @@ from tiltyard.words import counted, listed
 
 EVENT = "data_incident"
 """The kind of event in the ledger."""
+RELEASED = "incident_release"
+"""The kind of event in the ledger of a person's word that what was found at a node is the world."""
+SUSPECT = "suspect_to_"
+"""How the word for an incident of labels begins that contradict what a model said of their rows; its name follows."""
 LATE = "arrived_late"
 """What an incident is called of a delivery that earlier nights had looked for, with rows that claim to have been known
 then: no rule on columns, but an incident as well."""
@@ -80,6 +85,43 @@ def touches(settings: Settings, spec: Spec, incident: DataIncident) -> bool:
     if incident.table.startswith("lbl_"):
         return incident.table == spec.label.table
     return columns.read(settings).stands_on(spec.tables, incident.table, incident.column or None)
+
+
+@dataclass(frozen=True)
+class SuspectSpell:
+    """Nights on which labels contradicted what a model had said of their rows."""
+
+    what: str
+    """SUSPECT and the name of the model."""
+    since: date
+    """Night on which that was found."""
+    reason: str
+    """What was found."""
+    until: date | None = None
+    """Night on which it was closed; None while it is open."""
+    released: str | None = None
+    """Who has said that these labels are the world, and why; None where nobody has."""
+
+
+def suspect_spells(rails: Rails, table: str, until: date) -> list[SuspectSpell]:
+    """When the labels of a label table were suspect to any model, up to and including a night, oldest first."""
+    spells: dict[tuple[str, date], SuspectSpell] = {}
+    for night, change in changes(rails, until):
+        if change.table != table or not change.what.startswith(SUSPECT):
+            continue
+        key = (change.what, change.since)
+        if change.state == "open":
+            spells[key] = SuspectSpell(change.what, change.since, change.reason)
+        elif key in spells:
+            spells[key] = replace(spells[key], until=night)
+    for event in rails.ledger.events(kind=RELEASED) if spells else ():
+        if event.detail.get("node") != table or event.night is None:
+            continue
+        for key, spell in spells.items():
+            if spell.until is not None and spell.since <= event.night <= spell.until:
+                words = f"released by {event.detail.get('by')}: {event.detail.get('reason')}"
+                spells[key] = replace(spell, released=words)
+    return sorted(spells.values(), key=lambda spell: (spell.since, spell.what))
 
 
 class ClosedIncident(NamedTuple):

@@ -29,6 +29,8 @@ MATURED = (
 """The columns of `matured`."""
 ORDINAL = "night - date '0001-01-01' + 1 as ordinal"
 """SQL of a row's night as a date ordinal: a year of dates as Python's takes longer than the query."""
+KNOWN = "cast(known_at - interval 1 microsecond as date) + 1 - date '0001-01-01' + 1 as known"
+"""SQL of the night that could first read a row's label, as a date ordinal."""
 COHORT = "coalesce(cohort, night)"
 """SQL of the night that names the cohort of a prediction."""
 MISSING = "missing"
@@ -86,19 +88,19 @@ def matured(
 ) -> pd.DataFrame:
     """Predictions of matured cohorts with their label as known at `as_of`, by cohort and prediction time.
 
-    One row per version and spine row that has a label: request_id, version (Int64, missing for the safe
-    default), role, entity_id, prediction_time, score (a number, or a distribution as Target.scores reads it), tier,
-    slices, night, label (0 or 1; a number within its bounds; the place of a class); and `ordinal`, the night as a date
-    ordinal, where that is asked for. `versions` may hold None for the safe default; `since` is the first cohort. Scores
-    of the light twin are not its version's own and are left out, unless they were served and `versions` is None.
-    `columns` names those that are wanted, where it is not all: of a year of rows, texts and dates take most of the
-    time.
+    One row per version and spine row that has a label: request_id, version (Int64, missing for the safe default), role,
+    entity_id, prediction_time, score (a number, or a distribution as Target.scores reads it), tier, slices, night,
+    label (0 or 1; a number within its bounds; the place of a class); and, where they are asked for, as date
+    ordinals `ordinal`, the night, and `known`, the night that could first read the label. `versions` may hold None
+    for the safe default; `since` is the first cohort. Scores of the light twin are not its version's own and are
+    left out, unless they were served and `versions` is None. `columns` names those that are wanted, where it is not
+    all: of a year of rows, texts and dates take most of the time.
     """
     rails.lake.ensure(PREDICTION)
     score = f"{spec.target.stored} as score"
     sql = f"""
         with {_joined(rails, spec, as_of)}
-        select {", ".join({"ordinal": ORDINAL, "score": score}.get(name, name) for name in columns)}
+        select {", ".join({"ordinal": ORDINAL, "known": KNOWN, "score": score}.get(name, name) for name in columns)}
         from joined
         where is_matured and label is not null and {_is_of(versions)}
         order by {"night, " if spec.label.until else ""}prediction_time, entity_id, version nulls first, tier
@@ -308,7 +310,8 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
                 and ($since::date is null or night >= $scored_since::date and {COHORT} >= $since::date)
         ),
         labels as (
-            select cast({spec.key} as varchar) as entity_id, prediction_time, arg_max(label, available_at) as label
+            select cast({spec.key} as varchar) as entity_id, prediction_time, arg_max(label, available_at) as label,
+                max(available_at) as known_at
             from {labels(rails, spec, as_of)}
             where $from::timestamptz is null or prediction_time >= $from::timestamptz
             group by all
@@ -318,6 +321,7 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
                 predictions.*,
                 {target.sql("labels.label")} as label,
                 {target.sql_outside("labels.label")} as is_outside,
+                labels.known_at,
                 predictions.prediction_time < $cutoff and predictions.night <= $cutoff::date as is_matured
             from predictions
             left join labels using (entity_id, prediction_time)

@@ -1,8 +1,9 @@
 """What the parts hand each other, as frozen records: `base` (what every record can do) → `delivered` (what is known of
-the data that came) → `figures` (how good something was) → `publication` (what is in service) → `release` (which
-texts are) → `finding` (what drift tells the governor) → `evidence` (what a decision stands on) → `summary` (what a
-stage says of a night) → `entry` (what the ledger keeps), `operation` (what a person does by hand), `erasure` (who was
-erased), `told` (what people are told), `cost` (what a night has used) and `worth` (what a model is worth).
+the data that came) → `figures` (how good something was) → `labels` (whether the truth is what it seems) →
+`publication` (what is in service) → `release` (which texts are) → `finding` (what drift tells the governor) →
+`evidence` (what a decision stands on) → `summary` (what a stage says of a night) → `entry` (what the ledger keeps),
+`operation` (what a person does by hand), `erasure` (who was erased), `told` (what people are told), `cost` (what a
+night has used) and `worth` (what a model is worth).
 """
 
 from tiltyard.records.base import Instant, JsonObject, Record
@@ -78,6 +79,7 @@ from tiltyard.records.finding import (
     SignalKind,
     SinceTraining,
 )
+from tiltyard.records.labels import LabelCheck, LabelCount, Labelled
 from tiltyard.records.operation import Operation, OperationAction, OperationState
 from tiltyard.records.publication import Publication, State, TableState
 from tiltyard.records.release import AcceptedRelease, RefusedText
@@ -164,7 +166,10 @@ __all__ = [
     "Interval",
     "JsonObject",
     "LabelArrival",
+    "LabelCheck",
+    "LabelCount",
     "LabelCounts",
+    "Labelled",
     "LakeDamage",
     "LakeMaintenanceSummary",
     "LakeSize",

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from tiltyard.records.base import Instant, JsonObject, Record, formerly
 from tiltyard.records.figures import ArmFigures, Measured, VersionFigures
 from tiltyard.records.finding import Broken, Harm, Incident
+from tiltyard.records.labels import LabelCheck
 from tiltyard.records.publication import State, TableState
 from tiltyard.stages import StageName
 
@@ -158,6 +159,8 @@ class ShadowSummary(Summary):
     """Arm → how its answers turned out, the whole of it first."""
     lookups: LookupCheck | None = None
     """Online features held against the lake; None where nothing was looked up."""
+    labels: LabelCheck | None = None
+    """The newest labels held against what an older version had said; None in records of before that was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)

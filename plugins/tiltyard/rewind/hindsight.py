@@ -33,6 +33,7 @@ NEVER, WEEKLY, BEST, DEFAULT = BASELINES = (
 ASSUMED = (
     "approvals are given",
     "the millisecond test is clean",
+    "the labels are sound",
     "Evidently agrees with the effect",
     "nobody releases a shift that is held",
 )

@@ -24,6 +24,7 @@ from tiltyard.succession import ChampionChange, ChampionStep, Roles, cast, succe
 from tiltyard.train import profile
 
 ASSUMED = gate.Replayed("pass", "assumed in a hindcast: the predictions it would test were never made")
+SOUND = gate.Labelled("sound", "The labels are assumed to be sound in a trial of policies.")
 """The millisecond test, which needs predictions that were really made."""
 DAY = timedelta(days=1)
 
@@ -204,6 +205,7 @@ class Play:
             latency_ms=version.facts.latency_ms,
             size_mb=version.facts.size_mb,
             replay=ASSUMED,
+            labels=SOUND,
         )
 
     def look(self, as_of: datetime, threshold: float) -> Finding:
