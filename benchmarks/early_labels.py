@@ -133,6 +133,7 @@ def verdict(rows: pd.DataFrame, pair: str, as_of: datetime, expected: int) -> ga
         latency_ms=1.0,
         size_mb=1.0,
         replay=gate.Replayed("pass", "the benchmark's frame is point-in-time"),
+        labels=gate.Labelled("sound", "nobody has touched them"),
     )
     return gate.decide(evidence, SPEC.gate, SPEC.fallback.deadline_ms)
 

@@ -187,10 +187,12 @@ def of_version(rails: Rails, spec: Spec, trained: Version, night: date) -> Label
     released = []
     for spell in data_incidents.suspect_spells(rails, spec.label.table, night):
         first = newest(spec, clock.midnight(spell.since)).first
-        if learned_until < first or (spell.until is not None and spell.until <= trained.night):
+        if learned_until < first:
             continue
         if spell.released:
             released.append(spell.released)
+            continue
+        if spell.until is not None and spell.until <= trained.night:
             continue
         ends = "" if spell.until is None else f" They are mended since the night of {spell.until}: train again."
         return Labelled(

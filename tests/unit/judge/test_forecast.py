@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tiltyard.judge import forecast, gate
-from tiltyard.records import Compared, Criterion, DueForecast, Missing, Replayed
+from tiltyard.records import Compared, Criterion, DueForecast, Labelled, Missing, Replayed
 from tiltyard.spec import GatePolicy
 
 FIRST = date(2025, 1, 1)
@@ -24,6 +24,7 @@ def seen(nights: int, effect: float, per_night: int = 40, seed: int = 3) -> gate
         challenger=2, champion=1, safe_default=None, shadow=timedelta(days=nights), differences=differences,
         nights=night, expected=len(night), calibration=Compared(0.01, 0.01), score_shift=Compared(0.01, 0.01),
         missing=Missing("x", 0.0, 0.0), latency_ms=1.0, size_mb=1.0, replay=Replayed("pass", "agrees"),
+        labels=Labelled("sound", "as expected"),
     )  # fmt: skip
 
 

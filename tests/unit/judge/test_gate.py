@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltyard.clock import parse_duration
-from tiltyard.judge.gate import Compared, Evidence, Missing, Replayed, SliceEvidence, decide, watch
+from tiltyard.judge.gate import Compared, Evidence, Labelled, Missing, Replayed, SliceEvidence, decide, watch
 from tiltyard.spec import GatePolicy
 from tiltyard.target import YES_OR_NO
 
@@ -20,7 +20,7 @@ POLICY = GatePolicy(min_matured=500, min_shadow="7d", slices=("priority",))
 DEADLINE_MS = 20
 CRITERIA = [
     "evidence", "shadow", "matured", "coverage", "better", "nights",
-    "calibration", "stability", "availability", "latency", "size", "replay",
+    "calibration", "stability", "availability", "latency", "size", "replay", "labels",
 ]  # fmt: skip
 RANK = {"reject": 0, "hold": 1, "promote": 2}
 FIGURES = {
@@ -30,6 +30,7 @@ FIGURES = {
     "latency_ms": 0.4,
     "size_mb": 0.5,
     "replay": Replayed("pass", ""),
+    "labels": Labelled("sound", "They are no others than was to be expected."),
 }
 """What everybody would like to see."""
 
@@ -201,6 +202,8 @@ def test_every_optional_piece_of_evidence_is_asked_for():
         ("size", {"size_mb": 50.1}, "fail"),
         ("replay", {"replay": Replayed("fail", "")}, "fail"),
         ("replay", {"replay": Replayed("untestable", "")}, "not_yet"),
+        ("labels", {"labels": None}, "not_yet"),
+        ("labels", {"labels": Labelled("suspect", "57 of 1250 rows too many.")}, "fail"),
         ("slice priority=high", {"slices": (part("priority=high", -differences(400)),)}, "not_yet"),
     ],
 )
@@ -240,6 +243,7 @@ def test_where_some_rows_never_get_an_outcome_the_policy_says_how_many_need_one(
         {"latency_ms": 20.0},
         {"size_mb": 50.0},
         {"replay": Replayed("warn", "")},
+        {"labels": Labelled("untested", "No version had spoken before them.")},
     ],
 )
 def test_what_just_meets_its_limit_is_promoted(at_the_limit):

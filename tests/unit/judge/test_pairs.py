@@ -207,6 +207,7 @@ def test_what_is_known_besides_goes_through(spec: Spec) -> None:
         "latency_ms": 3.0,
         "size_mb": 1.5,
         "replay": gate.Replayed("pass", ""),
+        "labels": gate.Labelled("sound", ""),
     }
     found, record = pairs.gather(spec, TONIGHT, drawn(), 2, 1, pairs.ChallengerFacts(**known))  # type: ignore[arg-type]
     for name, value in known.items():
