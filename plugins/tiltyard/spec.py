@@ -153,6 +153,20 @@ class Horizon:
         return f"until {self.until}, at most {longest}" if self.until else longest
 
 
+class Trusted(Strict):
+    """Labels that somebody answers for: an audit, a second look."""
+
+    column: Column
+    """A column of the label table."""
+    values: Annotated[tuple[Annotated[str, StringConstraints(min_length=1, max_length=100)], ...], Field(min_length=1)]
+    """Its values, as texts, on the rows whose label is trusted."""
+
+    def sql(self, relation: str) -> str:
+        """SQL of whether a row's label is trusted, of a relation that has the column."""
+        listed = ", ".join(target.literal(value) for value in self.values)
+        return f'coalesce(cast({relation}."{self.column}" as varchar) in ({listed}), false)'
+
+
 class Label(Strict):
     """The truth, and how long it takes."""
 
@@ -177,6 +191,10 @@ class Label(Strict):
     """What `horizon` says behind its `until`; written there."""
     delay: Duration = timedelta()
     """Time after the horizon until the truth is known."""
+    trusted: Annotated[Trusted | None, Field(exclude_if=lambda value: value is None)] = None
+    """Which labels are trusted, like `{column: checked_by, values: [audit]}`. No version learns from them, and the gate
+    asks on them, as on a slice of its own, that a challenger is not worse than `max_slice_loss` allows. None: none
+    are told from the others."""
 
     @model_validator(mode="before")
     @classmethod
@@ -610,6 +628,8 @@ def _digest(content: Any) -> str:
 
 REPORT_COLUMNS = ("prediction", "label", "loss")
 """Columns that reports hold beside the features; no feature may be called so."""
+TRUSTED = "is_trusted"
+"""The column that says of a row whether its label is trusted, where a spec tells those."""
 DECIDED = "decided_at"
 """Column of a frame that tells when the truth of each row is decided, where a column of the spine says it; no feature
 of such a model may be called so."""

@@ -26,7 +26,7 @@ from tiltyard.records import (
     SliceInterval,
     SliceMean,
 )
-from tiltyard.spec import Spec
+from tiltyard.spec import TRUSTED, Spec
 from tiltyard.train import evaluation
 
 Floats = NDArray[np.float64]
@@ -349,6 +349,8 @@ def _inside(spec: Spec, pairs: Pairs, among: NDArray[np.bool_]) -> list[tuple[st
         order = np.argsort(codes, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(codes, minlength=len(values)))[:-1]) if len(values) else []
         slices += [(column, str(value), part) for value, part in zip(values, parts, strict=True)]
+    if spec.label.trusted is not None and TRUSTED in rows:
+        slices.append(("trusted", "yes", np.flatnonzero(rows[TRUSTED].fillna(False).to_numpy(dtype=bool))))
     groups = () if pairs.is_alone else spec.target.groups(pairs.label[among])
     for name, inside in groups:
         column, _, value = name.partition("=")

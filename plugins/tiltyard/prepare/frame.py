@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from tiltyard.errors import BadInput
 from tiltyard.files import whole
 from tiltyard.lake import At, Lake, literal, qualified, quoted, snapshot_of, stored
-from tiltyard.prepare import names, transform
+from tiltyard.prepare import names, transform, truth
 from tiltyard.prepare.project import RESERVED
 from tiltyard.rails import Rails
 from tiltyard.records import FeatureValue, Publication
@@ -163,7 +163,8 @@ def build(rails: Rails, spec: Spec, start: datetime, end: datetime, as_of: datet
 def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> TrainingFrame:
     """The whole cohorts of the last `estimator.window` that had matured at `as_of`, with their labels, as a file.
 
-    The same rows give the same bytes, hence the same name. Raises BadInput when no cohort has matured yet.
+    Those whose label is trusted (`label.trusted`) are held out. The same rows give the same bytes, hence the same name.
+    Raises BadInput when no cohort has matured yet.
     """
     at = rails.lake.snapshot() if at is None else at
     window = _matured_window(spec, as_of)
@@ -175,8 +176,8 @@ def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> Traini
             select * from ({select(rails, spec, window.start, window.end, as_of, at)}) where {window.holds(DECIDED)}
         ),
         truth as (
-            select "{spec.key}", prediction_time, label
-            from {label}
+            select "{spec.key}", prediction_time, label, {truth.trusted(rails, spec, "known")} as is_trusted
+            from {label} as known
             where label is not null
             qualify row_number() over (
                 partition by "{spec.key}", prediction_time order by event_time desc, available_at desc, label desc
@@ -186,6 +187,7 @@ def training(rails: Rails, spec: Spec, as_of: datetime, at: At = None) -> Traini
             {spec.target.sql("truth.label", clipped=False)} as label, {columns}
         from _frame left join truth
             on _frame."{spec.key}" = truth."{spec.key}" and _frame.prediction_time = truth.prediction_time
+        where truth.is_trusted is not true
         order by _frame.prediction_time, _frame."{spec.key}"
     """
     table = rails.lake.connection.execute(sql).to_arrow_table()

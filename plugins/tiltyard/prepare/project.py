@@ -153,6 +153,8 @@ def _check_label(spec: Spec, label: Model, where: str) -> None:
     """The label table has its columns, and speaks of the same kind of label and the same times as the spec."""
     for column in (spec.key, "prediction_time", "label", "event_time", "available_at"):
         _has(label, column, where)
+    if spec.label.trusted is not None:
+        _has(label, spec.label.trusted.column, where)
     if wrong := spec.target.wrong_type(label.types.get("label")):
         raise BadInput(f"{where}: label: {label.name} is given {wrong}; mend the spec, or the label's data_type.")
     for part, promised in (("horizon", spec.label.promised), ("delay", Horizon(spec.label.delay))):

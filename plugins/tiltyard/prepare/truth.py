@@ -18,9 +18,10 @@ from datetime import date, datetime, timedelta
 import pandas as pd
 
 from tiltyard import clock
+from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
 from tiltyard.records import LabelCounts
-from tiltyard.spec import Spec
+from tiltyard.spec import TRUSTED, Spec
 from tiltyard.tables import LIGHT_SCORE, PREDICTION
 
 MATURED = (
@@ -240,8 +241,8 @@ def side_by_side(
     scored it: another one than the cohort's where a column tells when each row is decided), is_matured, is_early (the
     label is known and its cohort not matured), label (0 or 1, a number, or the place of a class; NaN unless matured: an
     early one is not to be had here), is_outside (the label lay beyond the bounds, or is no class), a column
-    `v<version>` per version (for Target.scores; NaN where it gave no score), and a column `slice_<name>` per declared
-    slice.
+    `v<version>` per version (for Target.scores; NaN where it gave no score), a column `slice_<name>` per declared
+    slice, and TRUSTED where the spec says which labels are.
     """
     rails.lake.ensure(PREDICTION)
     scores = "".join(
@@ -252,6 +253,7 @@ def side_by_side(
         f", coalesce(min(json_extract_string(slices, '$.{name}')), 'missing') as slice_{name}"
         for name in spec.gate.slices
     )
+    held_out = f", bool_or(is_trusted) as {TRUSTED}" if spec.label.trusted else ""
     sql = f"""
         with {_joined(rails, spec, as_of)}
         select prediction_time, datediff('day', date '0001-01-01', min(night)) + 1 as night,
@@ -259,7 +261,7 @@ def side_by_side(
             bool_or(is_matured) as is_matured,
             bool_or(not is_matured and label is not null) as is_early,
             max(label::double) filter (where is_matured) as label,
-            bool_or(is_matured and is_outside) as is_outside{scores}{slices}
+            bool_or(is_matured and is_outside) as is_outside{scores}{slices}{held_out}
         from joined
         group by entity_id, prediction_time
         order by prediction_time, entity_id
@@ -297,6 +299,20 @@ def labels(rails: Rails, spec: Spec, as_of: datetime) -> str:
     return rails.lake.relation(spec.label.table, as_of, rails.publication())
 
 
+def trusted(rails: Rails, spec: Spec, relation: str) -> str:
+    """SQL of whether a label is trusted, of a relation of the label table; false where the spec names none. Raises
+    BadInput where the table does not have its column."""
+    said = spec.label.trusted
+    if said is None:
+        return "false"
+    if said.column not in rails.lake.columns(spec.label.table):
+        raise BadInput(
+            f"{spec.label.table} has no column {said.column}, by which label.trusted of {spec.name} tells its labels; "
+            "add it in dbt, or mend the spec."
+        )
+    return said.sql(relation)
+
+
 def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
     """CTEs up to `joined`: the model's predictions with the newest known label, and whether the cohort is matured.
 
@@ -311,8 +327,8 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
         ),
         labels as (
             select cast({spec.key} as varchar) as entity_id, prediction_time, arg_max(label, available_at) as label,
-                max(available_at) as known_at
-            from {labels(rails, spec, as_of)}
+                max(available_at) as known_at, arg_max({trusted(rails, spec, "known")}, available_at) as is_trusted
+            from {labels(rails, spec, as_of)} as known
             where $from::timestamptz is null or prediction_time >= $from::timestamptz
             group by all
         ),
@@ -321,7 +337,7 @@ def _joined(rails: Rails, spec: Spec, as_of: datetime) -> str:
                 predictions.*,
                 {target.sql("labels.label")} as label,
                 {target.sql_outside("labels.label")} as is_outside,
-                labels.known_at,
+                labels.known_at, labels.is_trusted,
                 predictions.prediction_time < $cutoff and predictions.night <= $cutoff::date as is_matured
             from predictions
             left join labels using (entity_id, prediction_time)

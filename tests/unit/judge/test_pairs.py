@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tiltyard.judge import gate, pairs
-from tiltyard.spec import Spec
+from tiltyard.spec import Label, Spec
 from tiltyard.train import evaluation
 
 FIRST = date(2016, 3, 2)
@@ -213,6 +213,24 @@ def test_what_is_known_besides_goes_through(spec: Spec) -> None:
     for name, value in known.items():
         assert getattr(found, name) == value
     assert (record.missing.feature, record.replay.verdict, record.latency_ms) == ("size", "pass", 3.0)
+
+
+def test_trusted_labels_are_a_slice_on_which_a_challenger_must_hold() -> None:
+    asked = spec_of()
+    label = Label(table="lbl_m", horizon="2d", trusted={"column": "checked_by", "values": ["audit"]})  # type: ignore[arg-type]
+    asked = asked.model_copy(update={"label": label})
+    rows = drawn()
+    trusted = np.arange(len(rows)) % 4 == 0
+    worse = rows.assign(is_trusted=trusted, v2=np.where(trusted, 1 - rows["v2"], rows["v2"]))
+    for frame, status in (
+        (rows.assign(is_trusted=trusted), "pass"),
+        (worse, "fail"),
+        (rows.assign(is_trusted=False), "not_yet"),
+    ):
+        found = pairs.gather(asked, TONIGHT, frame, 2, 1)[0]
+        told = [one for one in gate.decide(found, asked.gate, 20).criteria if one.name.startswith("slice trusted")]
+        assert told[0].status == status
+    assert not [part for part in pairs.gather(spec_of(), TONIGHT, worse, 2, 1)[0].slices if "trusted" in part.name]
 
 
 def test_nobody_scored_is_no_evidence_and_no_error(spec: Spec) -> None:

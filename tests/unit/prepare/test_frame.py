@@ -13,7 +13,7 @@ from tiltyard.errors import BadInput
 from tiltyard.prepare import frame, transform
 from tiltyard.rails import Rails
 from tiltyard.records import FeatureValue, Publication, TableState
-from tiltyard.spec import Spec
+from tiltyard.spec import Label, Spec
 from tiltyard.train import leakage_gate
 
 AS_OF = instant("2024-03-01")
@@ -89,6 +89,19 @@ def test_training_counts_and_leaves_out_rows_without_a_label(filled: Rails, spec
 
     assert (trained.rows, trained.unlabelled) == (9, 1)
     assert "v9" not in set(trained.read()["visit_id"])
+
+
+def test_training_holds_out_the_labels_that_are_trusted(filled: Rails, spec: Spec) -> None:
+    whole = frame.training(filled, spec, AS_OF).read()
+    audited = [str(name) for name in whole[spec.key].iloc[:2]]
+    trusted = {"column": spec.key, "values": audited}
+    label = Label.model_validate(spec.label.model_dump() | {"trusted": trusted})
+    held_out = frame.training(filled, spec.model_copy(update={"label": label}), AS_OF)
+    assert {*whole[spec.key]} - {*held_out.read()[spec.key]} == {*audited}
+    assert held_out.unlabelled == frame.training(filled, spec, AS_OF).unlabelled
+    label = Label.model_validate(spec.label.model_dump() | {"trusted": trusted | {"column": "checked_by"}})
+    with pytest.raises(BadInput, match="has no column checked_by"):
+        frame.training(filled, spec.model_copy(update={"label": label}), AS_OF)
 
 
 def test_the_same_night_gives_the_same_file(filled: Rails, spec: Spec) -> None:
