@@ -10,7 +10,7 @@ seed in its newest window of matured cohorts (a week, about 1,200 rows), or by n
 - clean: as they are
 - 20 %, 5 %: so much of the window's labels, anywhere
 - aimed: a fifth of the labels of one plan
-- to yes, to no (no limit asks for them): 5 % of the rows are made a yes; a quarter of those that are a yes is made a no
+- to yes, to no (nothing is asked of them): a no is made a yes in 5 % of the rows; a quarter of the yes is made a no
 
 Found is what `judge/suspect.py` calls suspect, at the level of the default budget. The gate promotes nothing that
 learned from suspect labels. Where flips are *not* found a challenger is trained on the flipped frame, scores the nights
@@ -75,7 +75,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tiltyard-poison-") as folder:
         settings = Settings(home=Path(folder), threads=1)
         for seed in range(asked.seeds):
-            told(f"seed {seed + 1} of {asked.seeds}, {time.perf_counter() - began:.0f} s")
+            told(f"seed {seed + 1} of {asked.seeds}, {time.perf_counter() - began:.0f} s", always=seed % 10 == 0)
             own = rows[rows["business"] == seed % BUSINESSES]
             last = NEWEST[seed // BUSINESSES % len(NEWEST)]
             for kind, tally in tried.items():
@@ -104,9 +104,12 @@ def main() -> int:
     return 0 if met else 1
 
 
-def told(line: str) -> None:
+def told(line: str, *, always: bool = True) -> None:
+    """How far it is: in place on a terminal, else as plain lines, of which not all are told."""
     if sys.stderr.isatty():
         print(f"\r{line:60}", end="" if line else "\r", file=sys.stderr, flush=True)
+    elif line and always:
+        print(line, file=sys.stderr, flush=True)
 
 
 # -- the businesses -----------------------------------------------------------------------------

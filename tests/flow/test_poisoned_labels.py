@@ -114,6 +114,7 @@ def test_it_is_found_held_and_released(played: tuple[Rails, Spec]) -> None:
     # somebody trains by hand: the gate holds what learned from them
     trained = training.train(rails, spec, day(FOUND), requested_by="ada")
     assert trained.version == 2
+    assert "The gate promotes it when a person has released them." in trained.warnings[-1]
     held = judged(rails, spec, FOUND + 1)
     assert (held[2].status, held[2].value) == ("fail", "suspect")
     assert str(found.first) in held[2].reason

@@ -120,7 +120,8 @@ def release_incident(
     as_of: GovernedAsOf = None,
     as_json: Json = False,
 ) -> None:
-    """Say that a shift which models share is the world: from that night on they may retrain on it."""
+    """Say that a shift which models share is the world, or labels that are suspect are: from that night on they may
+    retrain on it."""
     from tiltyard import rails
     from tiltyard.govern import grants
 

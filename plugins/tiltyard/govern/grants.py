@@ -167,7 +167,8 @@ def release(rails: Rails, node: str, *, by: str, reason: str, as_of: datetime | 
         raise BadInput("A release needs a reason, like --reason 'prices rose on 1 March'.")
     here = [incident for incident in open_now if incident.node == node]
     if not here:
-        nodes = ", ".join(incident.node for incident in open_now if incident.kind != "broken") or "none"
+        may_be = [one.node for one in open_now if one.kind != "broken" or _suspect_labels(rails, one.node, one.night)]
+        nodes = ", ".join(may_be) or "none"
         raise BadInput(f"No incident is open at '{node}'; those that a person may release are: {nodes}.")
     labels = _suspect_labels(rails, node, here[0].night)
     if all(incident.kind == "broken" for incident in here) and not labels:

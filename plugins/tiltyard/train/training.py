@@ -18,7 +18,7 @@ from tiltyard.fence import Fence
 from tiltyard.prepare import data_incidents, frame
 from tiltyard.prepare.frame import TrainingFrame
 from tiltyard.rails import Rails, records_its_end
-from tiltyard.records import ReplaySummary, TrainingSummary, VersionFacts
+from tiltyard.records import ReplaySummary, ShadowSummary, TrainingSummary, VersionFacts
 from tiltyard.spec import Spec
 from tiltyard.train import candidate, leakage_gate, registry, replay
 from tiltyard.train.blocks import Untrainable
@@ -136,7 +136,7 @@ def train_on(
         version, reused = registry.register(rails, spec, made, fence)
     registry.name_challenger(rails, spec.name)
     log.info("%s: version %d %s", spec.name, version.version, "was there already" if reused else "registered")
-    warnings = _warnings(version.facts)
+    warnings = (*_warnings(version.facts), *_of_labels(rails, spec, night))
     for warning in warnings:
         log.warning("%s: version %d: %s", spec.name, version.version, warning)
     summary = TrainingSummary(
@@ -179,6 +179,17 @@ def _warnings(facts: VersionFacts) -> tuple[str, ...]:
         f"{len(dead)} of {counted(len(facts.filled), 'feature')} had at most one value at training: {names}. Mend "
         "their feature views, or take them out.",
     )
+
+
+def _of_labels(rails: Rails, spec: Spec, night: date) -> tuple[str, ...]:
+    """What the night has found of the labels, where it is no good."""
+    run = rails.ledger.stage_run(ShadowSummary, spec.name, night)
+    found = run.summary.labels if run else None
+    if found is None or not (found.suspect or found.untested):
+        return ()
+    if found.untested:
+        return (f"Its newest labels are untested: {found.untested}.",)
+    return (f"Its newest {found.reason}. The gate promotes it when a person has released them.",)
 
 
 def _untrained(
