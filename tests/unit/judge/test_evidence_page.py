@@ -23,7 +23,14 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "ledger"
 def record() -> EvidenceRecord:
     spec = spec_of()
     rows = drawn()
-    known = pairs.ChallengerFacts(2, gate.Missing("size", 0.1, 0.12), 3.0, 1.5, gate.Replayed("pass", "on this night"))
+    known = pairs.ChallengerFacts(
+        2,
+        gate.Missing("size", 0.1, 0.12),
+        3.0,
+        1.5,
+        gate.Replayed("pass", "on this night"),
+        gate.Labelled("sound", "as expected"),
+    )
     evidence, gathered = pairs.gather(spec, TONIGHT, rows, 2, 1, known)
     verdict = gate.decide(evidence, spec.gate, 20)
     promise = PromiseRecord(
