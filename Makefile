@@ -35,8 +35,8 @@ down: ## stop Airflow and PostgreSQL; nothing is lost
 test: lint ## lint and every test; PYTEST_ARGS="-k gate" runs some
 	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-faults: setup ## ten thousand texts as they ought not to be: specs, suites, dbt files, arguments, requests
-	@FUZZ_CASES=10000 $(PY) -m pytest -q tests/flow/test_fuzz.py tests/flow/test_serving_fuzz.py $(PYTEST_ARGS)
+faults: setup ## the programme of faults: texts, nights, bits, kills, forgeries, callers; SHORT=1 for fewer, PARTS="kills forged"
+	@$(PY) benchmarks/programme.py $(if $(SHORT),--short) $(if $(PARTS),--only $(PARTS)) $(FAULTS_ARGS)
 
 lint: setup ## ruff, mypy, import-linter, sqlfluff
 	@$(PY) -m ruff check $(CODE)

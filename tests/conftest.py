@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.homes import copy_databases, cursor
+from tests.mangled import TRIED
 from tiltyard import postgres
 from tiltyard import rails as rails_module
 from tiltyard.rails import Rails
@@ -141,3 +142,12 @@ def _parsed(postgres_url: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="tiltyard-test-") as folder:
         transform.parse(make_settings(Path(folder), postgres_url), Path(folder))
         return (Path(folder) / "target" / transform.PARSED).read_bytes()
+
+
+@pytest.fixture
+def cases_in_report(record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """The report of a test that tries many cases says how many."""
+    TRIED.clear()
+    yield
+    if TRIED:
+        record_property("cases", TRIED[0])

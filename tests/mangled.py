@@ -17,8 +17,15 @@ CASES = int(os.environ.get("FUZZ_CASES", "400"))
 def seeds(part: float) -> range:
     """The cases of a place, which has this part of all; one alone where it is to be made again."""
     if seed := os.environ.get("FUZZ_SEED"):
-        return range(int(seed), int(seed) + 1)
-    return range(max(1, round(CASES * part)))
+        chosen = range(int(seed), int(seed) + 1)
+    else:
+        chosen = range(max(1, round(CASES * part)))
+    TRIED[:] = [len(chosen)]
+    return chosen
+
+
+TRIED: list[int] = []
+"""The number of cases of the test that runs."""
 
 
 VALUES = [

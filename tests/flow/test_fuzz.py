@@ -32,6 +32,8 @@ from tiltyard.suites import gx
 LIMIT_S = 120
 """Seconds after which a text that is neither accepted nor refused has hung, on a machine with other work."""
 
+pytestmark = pytest.mark.usefixtures("cases_in_report")
+
 
 class Hung(BaseException):
     """A text that nobody has read to its end in time."""

@@ -40,6 +40,8 @@ ROW = served.ROW
 PREDICT = "/v1/models/steady/predict"
 TIERS = {"champion", "previous", "light", "safe_default"}
 
+pytestmark = pytest.mark.usefixtures("cases_in_report")
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Settings:
