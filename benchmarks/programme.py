@@ -13,6 +13,7 @@ again. Exit 1 where anything was lost, or a part did not come to its end.
 import argparse
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -20,16 +21,22 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 20160229
+LEAST_S = 30.0
+"""What a part needs at least, in seconds."""
+OUTPUT = "output.txt"
 LOSSES = 20
 """How many losses of a part are told."""
 
@@ -69,6 +76,8 @@ class Part:
     limit_s: float
     """After which it is stopped, in seconds."""
     work: Callable[[Run], Tally]
+    is_drawn: bool = False
+    """Whether a seed draws its cases; otherwise they are the same each time."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,18 @@ class Tests:
 
     def __call__(self, run: Run) -> Tally:
         report = run.work / "junit.xml"
-        own = {} if self.cases is None else {"FUZZ_CASES": str(self.cases[run.is_short])}
+        own = {}
+        if self.cases is not None:
+            own = {"FUZZ_CASES": str(self.cases[run.is_short]), "FUZZ_FROM": str(run.seed)}
         choice = ["-k", self.words] if self.words else []
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", f"--junitxml={report}"]
-        said = called([*command, *self.places, *choice], run, own)
+        command = [sys.executable, "-m", "pytest", "-v", "-n", "0", f"--junitxml={report}"]
+        try:
+            said = called([*command, *self.places, *choice], run, own)
+        except subprocess.TimeoutExpired:
+            said = output(run)
+            ends = Counter(re.findall(r" (PASSED|FAILED|ERROR|SKIPPED) +\[", said))
+            lost = [f"not at its end after {run.limit_s:.0f} s, and {ends['FAILED'] + ends['ERROR']} had failed"]
+            return Tally(ends["PASSED"] + ends["FAILED"] + ends["ERROR"], ends["PASSED"], ends["SKIPPED"], lost)
         if not report.exists():
             return Tally(lost=[f"pytest wrote no report: {said[-300:]}"])
         tally = of_tests(report.read_text())
@@ -108,7 +125,7 @@ def of_tests(report: str) -> Tally:
         for wrong in (*case.iter("failure"), *case.iter("error")):
             text = f"{wrong.get('message')} {wrong.text}"
             told = re.search(r"(\d+) of \d+:", text)
-            failed = min(count, int(told[1])) if told else 1
+            failed = max(failed, min(count, int(told[1])) if told else 1)
             seed = re.search(r"FUZZ_SEED=\d+ ", text)
             place = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
             tally.lost.append(f"{seed[0] if seed else ''}python -m pytest -n 0 '{place}'")
@@ -118,29 +135,30 @@ def of_tests(report: str) -> Tally:
 
 
 def blast(run: Run) -> Tally:
-    """A sample of the kinds of `blast.py`, one of each group after the other, as many as the time allows."""
-    import random
-
+    """Kinds of `blast.py`: those of FIRST, and of the others one of each group after the other, as many as the time
+    allows."""
     from faults.kinds import KINDS
     from faults.trial import Result
 
     groups: dict[str, list[str]] = {}
     for name in random.Random(run.seed).sample(sorted(KINDS), len(KINDS)):
-        if KINDS[name].group != "nothing":
+        if KINDS[name].group != "nothing" and name not in FIRST:
             groups.setdefault(KINDS[name].group, []).append(name)
-    rounds = [
-        own[place] for place in range(max(map(len, groups.values()))) for own in groups.values() if place < len(own)
-    ]
-    names, results = rounds[: 2 if run.is_short else 24], run.work / "results.json"
-    minutes = str(0.7 * run.limit_s / 60)
-    command = [sys.executable, "benchmarks/blast.py", "--kinds", *names, "--jobs", "2", "--for", minutes]
-    said = called([*command, "--work", str(run.work / "homes"), "--json", str(results)], run)
-    if not results.exists():
-        return Tally(lost=[f"blast.py wrote no results: {said[-300:]}"])
-    every = json.loads(results.read_text())
-    bad = [result.kind for result in map(Result.from_json, every) if not result.is_good]
-    lost = [f"python benchmarks/blast.py --again --kinds {name}" for name in bad]
-    return Tally(len(every), len(every) - len(lost), len(names) - len(every), lost)
+    deepest = max(map(len, groups.values()))
+    rounds = [own[place] for place in range(deepest) for own in groups.values() if place < len(own)]
+    names, homes = [*FIRST, *rounds][: 2 if run.is_short else 24], run.work / "homes"
+    command = [sys.executable, "benchmarks/blast.py", "--kinds", *names, "--jobs", "2"]
+    lost = []
+    try:
+        called([*command, "--for", str(0.6 * run.limit_s / 60), "--work", str(homes)], run)
+    except subprocess.TimeoutExpired:
+        lost.append(f"blast.py was not at its end after {run.limit_s:.0f} s")
+    every = [Result.from_json(json.loads(path.read_text())) for path in (homes / "results").glob("*.json")]
+    if not every:
+        return Tally(lost=[*lost, f"blast.py has no results: {output(run)[-300:]}"])
+    bad = [result.kind for result in every if not result.is_good]
+    lost += [f"python benchmarks/blast.py --again --kinds {name}" for name in bad]
+    return Tally(len(every), len(every) - len(bad), len(names) - len(every), lost)
 
 
 def flips(run: Run) -> Tally:
@@ -155,60 +173,13 @@ def flips(run: Run) -> Tally:
     return Tally(2 * count, 2 * count - lost, 0, again)
 
 
+FIRST = (
+    "file_nan", "file_infinite", "file_flood", "disk_of_the_lake", "disk_of_predictions", "disk_of_frames",
+    "disk_of_mlflow", "killed_training",
+)  # fmt: skip
+"""Kinds of `blast.py` that are tried each time."""
 KILLS = "kill"
 PARTS = (
-    Part(
-        "texts",
-        "specs, suites, dbt files, arguments and requests as they ought not to be",
-        "each is answered with a sentence, and nobody else is touched",
-        420,
-        Tests(
-            (
-                "tests/flow/test_fuzz.py",
-                "tests/flow/test_serving_fuzz.py",
-            ),
-            cases=(10_000, 200),
-        ),
-    ),
-    Part(
-        "blast",
-        "a fault on a night of forty models: deliveries (NaN, infinite, a hundred times as many rows, none), "
-        "dbt, suites, processes that die or hang, files of versions, full disks, the ledger",
-        "models that do not stand on it have the same night, byte for byte; the others answer; mended, it is as before",
-        780,
-        blast,
-    ),
-    Part("flips", "single bits in files of the lake, encrypted and plain", "each is found and named", 240, flips),
-    Part(
-        "kills",
-        "SIGKILL in stages, promotions, commits, deliveries of answers, maintenance, erasing",
-        "the rerun ends as the undisturbed one, nothing is lost or doubled",
-        600,
-        Tests(
-            (
-                "tests/flow/test_hindcast.py",
-                "tests/flow/test_lake_maintenance.py",
-                "tests/flow/test_erasing.py",
-                "tests/flow/test_replacing.py",
-                "tests/flow/test_withdrawing.py",
-                "tests/flow/test_served_log.py",
-                "tests/unit/test_postgres.py",
-                "tests/unit/test_ledger.py",
-                "tests/unit/test_chain.py",
-                "tests/unit/answered/test_request_log.py",
-                "tests/unit/online",
-                "tests/unit/prepare/test_ingest.py",
-                "tests/unit/prepare/test_releasing.py",
-                "tests/unit/rewind/test_crew.py",
-                "tests/unit/train/test_registry.py",
-                "tests/unit/serve/test_spool.py",
-                "tests/unit/upkeep/test_files.py",
-                "tests/unit/test_files.py",
-                "tests/dags/test_chunks.py",
-            ),
-            words=KILLS,
-        ),
-    ),
     Part(
         "forged",
         "approvals by whoever caused it, by strangers, twice, or written into the record; rows of the ledger "
@@ -231,14 +202,80 @@ PARTS = (
         240,
         Tests(("tests/flow/test_serving_door.py",)),
     ),
+    Part(
+        "flips",
+        "single bits in files of the lake, encrypted and plain",
+        "each is found and named",
+        240,
+        flips,
+        is_drawn=True,
+    ),
+    Part(
+        "kills",
+        "SIGKILL in stages, promotions, commits, deliveries of answers, maintenance, erasing",
+        "the rerun ends as the undisturbed one, nothing is lost or doubled",
+        600,
+        Tests(
+            (
+                "tests/flow/test_hindcast.py",
+                "tests/flow/test_lake_maintenance.py",
+                "tests/flow/test_erasing.py",
+                "tests/flow/test_replacing.py",
+                "tests/flow/test_withdrawing.py",
+                "tests/flow/test_served_log.py",
+                "tests/unit/test_postgres.py",
+                "tests/unit/test_chain.py",
+                "tests/unit/answered/test_request_log.py",
+                "tests/unit/online",
+                "tests/unit/prepare/test_ingest.py",
+                "tests/unit/prepare/test_releasing.py",
+                "tests/unit/rewind/test_crew.py",
+                "tests/unit/serve/test_spool.py",
+                "tests/unit/upkeep/test_files.py",
+                "tests/unit/test_files.py",
+                "tests/dags/test_chunks.py",
+                "tests/flow/test_backtest.py",
+                "tests/flow/test_changed_view.py",
+                "tests/flow/test_publication.py",
+                "tests/flow/test_removing.py",
+                "tests/unit/edge/test_told.py",
+                "tests/unit/edge/test_services.py",
+                "tests/unit/prepare/fetch/test_database.py",
+                "tests/unit/test_fence.py",
+            ),
+            words=KILLS,
+        ),
+    ),
+    Part(
+        "texts",
+        "specs, suites, dbt files, arguments and requests as they ought not to be",
+        "each is answered with a sentence, and nobody else is touched",
+        420,
+        Tests(
+            (
+                "tests/flow/test_fuzz.py",
+                "tests/flow/test_serving_fuzz.py",
+            ),
+            cases=(10_000, 200),
+        ),
+        is_drawn=True,
+    ),
+    Part(
+        "blast",
+        "a fault on a night of forty models: deliveries (NaN, infinite, a hundred times as many rows, none), "
+        "dbt, suites, processes that die or hang, files of versions, full disks, the ledger",
+        "models that do not stand on it have the same night, byte for byte; the others answer; mended, it is as before",
+        780,
+        blast,
+        is_drawn=True,
+    ),
 )
 
 
 def called(command: Sequence[str], run: Run, environment: dict[str, str] | None = None) -> str:
     """What a command printed. Past the limit it is killed with all that it has started, and TimeoutExpired raised."""
-    out = run.work / "output.txt"
     own = {**os.environ, "TMPDIR": str(run.work), "PYTHONPATH": f"{ROOT / 'plugins'}:{ROOT}:{ROOT / 'benchmarks'}"}
-    with out.open("w") as file:
+    with (run.work / OUTPUT).open("w") as file:
         process = subprocess.Popen(
             command, cwd=ROOT, env=own | (environment or {}), stdout=file, stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -248,8 +285,22 @@ def called(command: Sequence[str], run: Run, environment: dict[str, str] | None 
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            stop_all(run.work)
             raise
-    return out.read_text(errors="replace")
+    return output(run)
+
+
+def output(run: Run) -> str:
+    """What the command that was called last has printed so far."""
+    return (run.work / OUTPUT).read_text(errors="replace")
+
+
+def stop_all(folder: Path) -> None:
+    """Kill what works in a folder: databases are in sessions of their own."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(folder):
+                process.kill()
 
 
 @dataclass(frozen=True)
@@ -258,27 +309,33 @@ class Outcome:
 
     part: str
     kind: str
-    seed: int
+    seed: int | None
+    """What has drawn its cases; None where they are the same each time."""
     tally: Tally
     seconds: float
     cpu_s: float
 
 
-def tried(part: Part, *, is_short: bool, seed: int) -> Outcome:
-    """Try a part; what breaks it is a loss."""
-    began, before = time.monotonic(), os.times()
+def tried(part: Part, *, is_short: bool, seed: int, left_s: float = 1e9) -> Outcome:
+    """Try a part in what is left of the time; what breaks it is a loss, and that it is not begun another."""
+    began, before, limit_s = time.monotonic(), os.times(), min(part.limit_s, left_s)
+    drawn_by = seed if part.is_drawn else None
+    if limit_s < LEAST_S and limit_s < part.limit_s:
+        return Outcome(
+            part.name, part.kind, drawn_by, Tally(lost=[f"not begun, the time is over: --only {part.name}"]), 0, 0
+        )
     with tempfile.TemporaryDirectory(prefix="tiltyard-faults-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)  # run as root, PostgreSQL drops to a user of its own
-        run = Run(is_short, seed, Path(folder), part.limit_s)
+        run = Run(is_short, seed, Path(folder), limit_s)
         try:
             tally = part.work(run)
         except subprocess.TimeoutExpired:
-            tally = Tally(lost=[f"it was not at its end after {part.limit_s:.0f} s: --only {part.name}"])
+            tally = Tally(lost=[f"it was not at its end after {limit_s:.0f} s: --only {part.name}"])
         except Exception as error:
             tally = Tally(lost=[f"it could not be tried ({type(error).__name__}: {error}): --only {part.name}"])
     after = os.times()
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
-    return Outcome(part.name, part.kind, seed, tally, round(time.monotonic() - began, 1), round(cpu_s, 1))
+    return Outcome(part.name, part.kind, drawn_by, tally, round(time.monotonic() - began, 1), round(cpu_s, 1))
 
 
 def told(outcomes: Sequence[Outcome], console: Console) -> None:
@@ -290,7 +347,7 @@ def told(outcomes: Sequence[Outcome], console: Console) -> None:
         own = one.tally
         table.add_row(
             one.part, f"{own.tried:,}", f"{own.held:,}", f"{max(own.tried - own.held, len(own.lost)):,}",
-            f"{own.untried:,}", str(one.seed), f"{one.seconds:.0f}", f"{one.cpu_s:.0f}",
+            f"{own.untried:,}", "–" if one.seed is None else str(one.seed), f"{one.seconds:.0f}", f"{one.cpu_s:.0f}",
         )  # fmt: skip
     console.print(table)
     for one in outcomes:
@@ -309,6 +366,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=f"of {', '.join(names)}")
     parser.add_argument("--short", action="store_true", help="fewer cases of each")
     parser.add_argument("--seed", type=int, default=SEED, help="what is drawn is drawn from it")
+    parser.add_argument("--minutes", type=float, default=29.0, help="after which no part begins, and none goes on")
     parser.add_argument("--list", action="store_true", help="say what the parts are")
     parser.add_argument("--json", type=Path, help="file that gets the results as well")
     asked = parser.parse_args()
@@ -318,7 +376,8 @@ def main() -> None:
         for part in chosen:
             console.print(f"{part.name}: {part.kind}. Held: {part.held}.", markup=False, soft_wrap=True)
         return
-    outcomes = []
+    outcomes: list[Outcome] = []
+    until = time.monotonic() + 60 * asked.minutes
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -329,7 +388,8 @@ def main() -> None:
         bar = progress.add_task("", total=len(chosen))
         for part in chosen:
             progress.update(bar, description=part.name)
-            outcomes.append(tried(part, is_short=asked.short, seed=asked.seed))
+            left_s = until - time.monotonic()
+            outcomes.append(tried(part, is_short=asked.short, seed=asked.seed, left_s=left_s))
             own = outcomes[-1].tally
             progress.console.print(
                 f"{part.name}: {own.held:,} of {own.tried:,} held, {outcomes[-1].seconds:.0f} s", highlight=False

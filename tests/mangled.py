@@ -12,6 +12,8 @@ from typing import Any
 
 CASES = int(os.environ.get("FUZZ_CASES", "400"))
 """Texts that are tried in all."""
+FROM = int(os.environ.get("FUZZ_FROM", "0"))
+"""The seed of the first."""
 
 
 def seeds(part: float) -> range:
@@ -19,7 +21,7 @@ def seeds(part: float) -> range:
     if seed := os.environ.get("FUZZ_SEED"):
         chosen = range(int(seed), int(seed) + 1)
     else:
-        chosen = range(max(1, round(CASES * part)))
+        chosen = range(FROM, FROM + max(1, round(CASES * part)))
     TRIED[:] = [len(chosen)]
     return chosen
 

@@ -1,5 +1,6 @@
 """The programme of faults: what it makes of a part's report, and of a part that breaks or does not end."""
 
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -70,5 +71,17 @@ def test_what_it_asks_for_is_there(programme: ModuleType) -> None:
     assert (outcome.tally.tried, outcome.tally.held, outcome.tally.lost) == (1, 1, [])
     nothing = programme.Tests(("tests/unit/test_words.py",), "there_is_no_such_test")
     assert programme.tried(programme.Part("none", "what", "held", 240, nothing), is_short=True, seed=1).tally.lost
-    places = {place for part in programme.PARTS if hasattr(part.work, "places") for place in part.work.places}
-    assert places and not [place for place in places if not (ROOT / place).exists()]
+    for part in programme.PARTS:
+        if isinstance(part.work, programme.Tests):
+            command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--collect-only", *part.work.places]
+            command += ["-k", part.work.words] if part.work.words else []
+            found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+            assert not [place for place in part.work.places if f"\n{place}" not in f"\n{found}"], part.name
+
+
+def test_the_time_is_that_of_all_parts(programme: ModuleType) -> None:
+    part = programme.Part("late", "what", "held", 60, lambda run: programme.Tally(1, 1))
+    assert programme.tried(part, is_short=True, seed=1, left_s=5).tally.lost == [
+        "not begun, the time is over: --only late"
+    ]
+    assert programme.tried(part, is_short=True, seed=1, left_s=40).tally == programme.Tally(1, 1)
