@@ -110,6 +110,17 @@ def test_secrets_come_from_the_environment() -> None:
     assert [value for value in secret.findall(text) if not re.match(r"^\$\{\w+(:\?[^}]+)?\}$", value)] == []
 
 
+def test_no_secret_stands_on_a_command_line(compose: dict[str, Any]) -> None:
+    """Every user of a host can read how its processes were called. A shell's own `printf` and `export` are no process."""
+    told = []
+    for name, service in compose["services"].items():
+        commands = [service.get("command", []), service.get("healthcheck", {}).get("test", [])]
+        for line in "\n".join("\n".join(each) if isinstance(each, list) else each for each in commands).splitlines():
+            if re.search(r"\$[^ ]*(PASSWORD|SECRET|KEY|AUTH|DATABASE_URL|REDIS_URL|CONN)", line):
+                told += [f"{name}: {line}"] if not line.strip().startswith(("printf ", "export ")) else []
+    assert told == []
+
+
 def test_every_image_is_pinned(compose: dict[str, Any]) -> None:
     images = [service["image"] for service in compose["services"].values() if service["image"] != "tiltyard"]
 
