@@ -89,13 +89,15 @@ class Tests:
     words: str = ""
     """What the names of those that are chosen hold."""
     cases: tuple[int, int] | None = None
-    """How many texts they try in all, and in short."""
+    """How many cases they try in all, and in short."""
+    counted_by: str = "FUZZ_CASES"
+    """The variable that tells them."""
 
     def __call__(self, run: Run) -> Tally:
         report = run.work / "junit.xml"
         own = {}
         if self.cases is not None:
-            own = {"FUZZ_CASES": str(self.cases[run.is_short]), "FUZZ_FROM": str(run.seed)}
+            own = {self.counted_by: str(self.cases[run.is_short]), "FUZZ_FROM": str(run.seed)}
         choice = ["-k", self.words] if self.words else []
         command = [sys.executable, "-m", "pytest", "-v", "-n", "0", f"--junitxml={report}"]
         try:
@@ -245,6 +247,14 @@ PARTS = (
             ),
             words=KILLS,
         ),
+    ),
+    Part(
+        "late",
+        "labels that come late, with corrections, in any order",
+        "every look at the truth, the counts and the evaluations are the same",
+        300,
+        Tests(("tests/unit/judge/test_late_labels.py",), cases=(200, 5), counted_by="LATE_LABEL_ORDERS"),
+        is_drawn=True,
     ),
     Part(
         "texts",
