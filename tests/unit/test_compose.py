@@ -111,7 +111,7 @@ def test_secrets_come_from_the_environment() -> None:
 
 
 def test_no_secret_stands_on_a_command_line(compose: dict[str, Any]) -> None:
-    """Every user of a host can read how its processes were called. A shell's own `printf` and `export` are no process."""
+    """Every user of a host can read how its processes were called. A shell's `printf` and `export` are no process."""
     told = []
     for name, service in compose["services"].items():
         commands = [service.get("command", []), service.get("healthcheck", {}).get("test", [])]

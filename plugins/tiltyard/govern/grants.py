@@ -16,9 +16,10 @@ from tiltyard.govern import governor
 from tiltyard.govern.governor import GovernorOutcome
 from tiltyard.govern.history import Became, Drifting, Grant, Mended, ModelHistory, NightHistory
 from tiltyard.govern.lineage import Lineage
-from tiltyard.govern.standing import RELEASED, incidents
+from tiltyard.govern.standing import incidents
 from tiltyard.portfolio_rules import Portfolio, load_portfolio
 from tiltyard.prepare import contracts, data_incidents, transform
+from tiltyard.prepare.data_incidents import RELEASED
 from tiltyard.rails import Rails
 from tiltyard.records import (
     DataIncident,

@@ -215,7 +215,7 @@ def _questions(rows: LabelRows, classes: tuple[str, ...] | None) -> tuple[list[Q
     """By what the version says, and by what the label says."""
     before = ~rows.is_new
     everything, one_bin = np.ones(len(rows.label), dtype=bool), np.zeros(len(rows.label), dtype=np.int64)
-    if classes is None:
+    if not classes:
         residual = rows.label - rows.score
         low, high = np.quantile(residual[before], (TAIL, 1 - TAIL))
         both = [
