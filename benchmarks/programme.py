@@ -128,9 +128,9 @@ def of_tests(report: str) -> Tally:
             text = f"{wrong.get('message')} {wrong.text}"
             told = re.search(r"(\d+) of \d+:", text)
             failed = max(failed, min(count, int(told[1])) if told else 1)
-            seed = re.search(r"FUZZ_SEED=\d+ ", text)
+            seed = re.search(r"FUZZ_(?:SEED|FROM)=\d+", text)
             place = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
-            tally.lost.append(f"{seed[0] if seed else ''}python -m pytest -n 0 '{place}'")
+            tally.lost.append(f"{seed[0] + ' ' if seed else ''}python -m pytest -n 0 '{place}'")
         tally.tried += count
         tally.held += count - failed
     return tally
@@ -350,7 +350,7 @@ def tried(part: Part, *, is_short: bool, seed: int, left_s: float = 1e9) -> Outc
 
 def told(outcomes: Sequence[Outcome], console: Console) -> None:
     """The table, and each loss."""
-    table = Table("part", *(column for column in ("tried", "held", "lost", "not tried", "seed", "wall s", "CPU s")))
+    table = Table("part", "tried", "held", "lost", "not tried", "seed", "wall s", "CPU s")
     for column in table.columns[1:]:
         column.justify = "right"
     for one in outcomes:

@@ -78,8 +78,6 @@ class LakeFile:
     """The number of its table."""
     written: str
     """Its path as the record has it."""
-    is_relative: bool
-    """Whether that begins at the table's folder."""
 
     @property
     def source(self) -> str:
@@ -118,8 +116,7 @@ def files(lake: Lake) -> list[LakeFile]:
             else written.path end,
             schemas.schema_name || '.' || newest.table_name, written.rows, written.file_size_bytes,
             written.encryption_key, written.begin_snapshot,
-            coalesce(written.end_snapshot, newest.end_snapshot), written.is_delete, written.id, written.table_id,
-            written.path_is_relative
+            coalesce(written.end_snapshot, newest.end_snapshot), written.is_delete, written.id, written.table_id
         from written
         inner join newest on written.table_id = newest.table_id
         inner join schemas on newest.schema_id = schemas.schema_id
@@ -131,9 +128,9 @@ def files(lake: Lake) -> list[LakeFile]:
         LakeFile(
             name=path.rsplit("/", 1)[-1], path=whole, table=name, rows=int(count or 0), bytes=int(size or 0), key=key,
             first=int(first), last=None if last is None else int(last), is_delete=bool(is_delete),
-            id=number, table_id=table_id, written=path, is_relative=bool(relative),
+            id=number, table_id=table_id, written=path,
         )
-        for path, whole, name, count, size, key, first, last, is_delete, number, table_id, relative in rows
+        for path, whole, name, count, size, key, first, last, is_delete, number, table_id in rows
     ]  # fmt: skip
 
 

@@ -104,12 +104,12 @@ def remove_abandoned(folder: Path) -> int:
 
 
 def _is_abandoned(path: Path) -> bool:
-    import psutil
-
     named = _PART.fullmatch(path.name)
     if named is None or path.is_symlink():
         return False
     if named["host"] == _HOST:
+        import psutil
+
         return not psutil.pid_exists(int(named["writer"]))
     try:
         return time.time() - path.stat().st_mtime > _DAY_S

@@ -18,7 +18,6 @@ from tiltyard.records import Broken, DataIncident, Finding, Incident, OpenIncide
 from tiltyard.spec import Spec, portfolio
 from tiltyard.stages import STAGES, recorded_as
 
-RELEASED = data_incidents.RELEASED
 NIGHT = timedelta(days=1)
 
 
@@ -123,7 +122,7 @@ class _Source:
         return f"{why}, closes with the night of {following}"
 
     def _over(self, incident: Incident) -> str | None:
-        for event in self.rails.ledger.events(kind=RELEASED, since=self.night):
+        for event in self.rails.ledger.events(kind=data_incidents.RELEASED, since=self.night):
             if incident.kind != "broken" and event.detail.get("node") == incident.node:
                 return f"released by {event.detail.get('by')}"
         looked_at = [finding for finding in self.findings if finding.model in incident.models]

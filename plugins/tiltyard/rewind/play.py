@@ -24,8 +24,9 @@ from tiltyard.succession import ChampionChange, ChampionStep, Roles, cast, succe
 from tiltyard.train import profile
 
 ASSUMED = gate.Replayed("pass", "assumed in a hindcast: the predictions it would test were never made")
-SOUND = gate.Labelled("sound", "The labels are assumed to be sound in a trial of policies.")
 """The millisecond test, which needs predictions that were really made."""
+SOUND = gate.Labelled("sound", "The labels are assumed to be sound in a trial of policies.")
+"""The check of labels, which needs what was said of their rows on each night."""
 DAY = timedelta(days=1)
 
 

@@ -301,7 +301,7 @@ def test_a_shared_shift_is_held_until_a_person_releases_it(rails: Rails) -> None
         add_finding(rails, spec, nights[2], signals=moved())
     assert govern(rails, chosen, nights[2]).decisions == {"retrain": 5}
     assert standing.incidents(rails) == []
-    assert rails.ledger.events(kind=standing.RELEASED)[0].detail["reason"] == "prices rose"
+    assert rails.ledger.events(kind=data_incidents.RELEASED)[0].detail["reason"] == "prices rose"
     # and the night before the person's word stays what it was
     assert govern(rails, chosen, nights[0]).decisions == {"incident": 5}
 
