@@ -90,8 +90,8 @@ def check(
                 suspect=tuple(count for count in counted if count.is_suspect),
                 overall=tuple(count for count in counted if count.cell == suspect.ALL),
             )
-        whys.append(why)
-    return LabelCheck(**{**vars(found), "untested": f"of version {versions[-1]} there are {whys[-1]}"})
+        whys.append(f"of version {version} there are {why}" if len(own.label) else why)
+    return LabelCheck(**{**vars(found), "untested": whys[-1]})
 
 
 def classes(spec: Spec) -> tuple[str, ...] | None:

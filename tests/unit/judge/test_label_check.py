@@ -78,6 +78,7 @@ def test_honest_labels_open_nothing_and_are_said_to_be_sound(arena: Arena) -> No
 
 def test_the_first_windows_are_untested_and_say_how_many_there_are(arena: Arena, poisoned: Played) -> None:
     assert "windows before it to compare with" in str(poisoned.night(12).untested)
+    assert poisoned.night(1).untested == "no version has scored rows whose labels are known", "none has matured"
     nobody = arena.spec("nobody_spoke")
     arena.label(nobody, pd.DataFrame({"ticket_id": ["a"], "prediction_time": [FIRST], "label": [True],
                                       "available_at": [FIRST]}))  # fmt: skip
