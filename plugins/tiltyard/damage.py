@@ -243,15 +243,22 @@ def _digest(lake: Lake, file: LakeFile) -> tuple[str, str | None]:
     else:
         path = Path(file.path.removeprefix("file://"))
         try:
+            size = path.stat().st_size
+            if not path.is_file():  # what has no end, or gives nothing, would hold the look for ever
+                return "", "it is no file"
+            if size != file.bytes:
+                return "", _other_size(file, size)
             with path.open("rb") as content:
                 digest, size = hashlib.file_digest(content, "sha256").hexdigest(), content.tell()
         except FileNotFoundError:
             return "", "it is gone"
         except OSError as error:
             return "", f"it cannot be read ({error.strerror})"
-    if size != file.bytes:
-        return digest, f"it has {size:,} bytes of {file.bytes:,}"
-    return digest, None
+    return digest, None if size == file.bytes else _other_size(file, size)
+
+
+def _other_size(file: LakeFile, size: int) -> str:
+    return f"it has {size:,} bytes of {file.bytes:,}"
 
 
 def _unreadable(lake: Lake, file: LakeFile) -> str | None:

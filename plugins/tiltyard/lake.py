@@ -35,6 +35,8 @@ At = int | Publication | None
 
 _TABLE = re.compile(r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)\}")
+_OF_A_BUCKET = re.compile(r"[^\n]*\bHTTP (?:GET|PUT|POST|HEAD|DELETE)\b(?![^\n]*404)[^\n]*")
+"""What DuckDB says of a request to a bucket that failed, but for a file that is not there."""
 _COLUMN = re.compile(r"^[a-z_][a-z0-9_]*$")
 _SCHEMAS = {"stg": "staging", "spn": "spines", "ftr": "features", "lbl": "labels", "pop": "popular"}
 CATALOGUE_SECRET = "tiltyard_catalogue"
@@ -401,6 +403,20 @@ def is_encrypted(connection: duckdb.DuckDBPyConnection) -> bool:
 def address(settings: Settings) -> str:
     """The lake's catalogue as DuckLake names it, without the password: DuckDB quotes addresses in its errors."""
     return "ducklake:postgres:" + postgres.conninfo(postgres.url(settings, "lake"), with_password=False)
+
+
+def store_is_away(settings: Settings, error: BaseException) -> Unavailable | None:
+    """What to raise where an error, or what it came from, is the bucket's that does not answer as it should; None for
+    any other. A file that is gone is damage, which is met elsewhere."""
+    link: BaseException | None = error
+    while link is not None and is_on_s3(settings):
+        if isinstance(link, duckdb.IOException) and (said := _OF_A_BUCKET.search(str(link))):
+            return Unavailable(
+                f"The lake's bucket, {settings.lake_path}, does not answer as it should ({said[0].rstrip(' .:')}); see "
+                "that it runs and takes these keys, and check TILTYARD_S3_ENDPOINT."
+            )
+        link = link.__cause__ or link.__context__
+    return None
 
 
 def is_on_s3(settings: Settings) -> bool:

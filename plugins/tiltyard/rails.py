@@ -18,7 +18,7 @@ import duckdb
 from tiltyard import damage, postgres, release, tombstones
 from tiltyard.clock import is_hour, night_closing, night_of
 from tiltyard.errors import BadInput, CheckFailed, Fenced, Stopped, TiltyardError, Unavailable
-from tiltyard.lake import Lake
+from tiltyard.lake import Lake, store_is_away
 from tiltyard.ledger import Ledger
 from tiltyard.records import SUMMARIES, Decision, Publication, Status
 from tiltyard.settings import Settings
@@ -100,8 +100,8 @@ def opened(settings: Settings | None = None, *, lake_at_once: bool = True) -> It
 
 @contextmanager
 def _within_reach(settings: Settings) -> Iterator[None]:
-    """Where PostgreSQL goes away in the middle, each of its clients has words of its own for it: here they become one
-    Unavailable, so that what was only out of reach is tried again and nobody is shown a traceback."""
+    """Where PostgreSQL or the bucket goes away in the middle, each client has words of its own for it: here they become
+    one Unavailable, so that what was only out of reach is tried again and nobody is shown a traceback."""
     try:
         yield
     except TiltyardError:
@@ -109,6 +109,8 @@ def _within_reach(settings: Settings) -> Iterator[None]:
     except Exception as error:
         if postgres.is_gone(error):
             raise postgres.gone(settings) from error
+        if away := store_is_away(settings, error):
+            raise away from error
         raise
 
 

@@ -1,10 +1,12 @@
 """Secrets are taken out of every text before anybody reads it: errors, logs and tracebacks, where they leave a process.
 
 What is secret is told by the environment, the one place that secrets come from: variables that are called like one, and
-passwords in addresses. A driver may quote a password that came from elsewhere, so that what stands behind `password=`
-or in an address goes as well.
+passwords in addresses or behind `password=`. Each is looked for as it stands there, and as JSON, Python, SQL and an
+address spell it. A driver may quote a password that came from elsewhere, so that what stands behind `password=` or in
+an address goes as well.
 """
 
+import json
 import logging
 import os
 import re
@@ -14,19 +16,23 @@ import traceback
 from collections.abc import Mapping
 from functools import lru_cache
 from types import TracebackType
-from urllib.parse import unquote
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 STARS = "***"
 """Stands where a secret stood."""
 SHORTEST = 6
 """Characters from which on a value is looked for wherever it stands: a shorter one is part of too many words."""
 
-_CALLED = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIALS?|PASSPHRASE|_KEYS?)(_|$)", re.IGNORECASE)
+_CALLED = re.compile(
+    r"(PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIALS?|PASSPHRASE|(?<![A-Z0-9])KEYS?|API_?KEYS?)(_|$)", re.IGNORECASE
+)
 _ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/@:'\"]*:)([^\s'\"]+)(@)", re.IGNORECASE)
+_ONE_ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*://[^\s/@:]*:(.+)@[^@]*", re.IGNORECASE | re.DOTALL)
+"""A value that is one address: its password may hold what would end one in the middle of a sentence."""
 EXAMPLES = frozenset({"secret", "password", "pw", STARS})
 """What stands in the place of a password where a sentence shows how an address is written."""
 _ASSIGNED = re.compile(
-    r"(\b(?:password|passwd|secret|secret_access_key|aws_secret_access_key|session_token|sasl\.password)\s*=\s*)"
+    r"((?:password|passwd|passphrase|secret|secret_access_key|session_token)(?:\s*=\s*|['\"]\s*:\s*))"
     r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s'\",;)&]+)",
     re.IGNORECASE,
 )
@@ -36,8 +42,24 @@ def secrets(environment: Mapping[str, str]) -> frozenset[str]:
     """The values in an environment that nobody may read."""
     found = {value for name, value in environment.items() if _CALLED.search(name)}
     for value in environment.values():
-        found |= {spelled for match in _ADDRESS.finditer(value) for spelled in (match[2], unquote(match[2]))}
+        if "://" in value:
+            found |= {match[2] for match in _ADDRESS.finditer(value)}
+            found |= {match[1] for match in [_ONE_ADDRESS.fullmatch(value)] if match}
+        if "=" in value:
+            found |= {match[2].strip("'\"") for match in _ASSIGNED.finditer(value)}
+    found |= {unquote(value) for value in found}
     return frozenset(value.strip() for value in found if len(value.strip()) >= SHORTEST) - EXAMPLES
+
+
+def spellings(secret: str) -> frozenset[str]:
+    """How a secret may stand in a text: as it is, each of its lines, and as JSON, Python, SQL or an address has it."""
+    values = {secret, *(line.strip() for line in secret.splitlines())}
+    spelled = set(values)
+    for value in values:
+        spelled |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+        spelled |= {ascii(value)[1:-1], value.replace("'", "''"), value.replace("'", "\\'")}
+        spelled |= {quote(value, safe=""), quote(value), quote_plus(value), unquote_plus(value)}
+    return frozenset(value for value in spelled if len(value) >= SHORTEST)
 
 
 def redacted(text: str) -> str:
@@ -49,8 +71,9 @@ def redacted(text: str) -> str:
 
 @lru_cache(maxsize=4)
 def _any_of(values: frozenset[str]) -> re.Pattern[str]:
-    """What fits any of them, the longest first; nothing where there are none."""
-    return re.compile("|".join(map(re.escape, sorted(values, key=lambda value: (-len(value), value)))) or r"(?!)")
+    """What fits any of them, however it is spelled, the longest first; nothing where there are none."""
+    spelled = {spelling for value in values for spelling in spellings(value)}
+    return re.compile("|".join(map(re.escape, sorted(spelled, key=lambda value: (-len(value), value)))) or r"(?!)")
 
 
 def install() -> None:

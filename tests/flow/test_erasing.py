@@ -42,6 +42,7 @@ from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
 from tiltyard.tables import CHECK_RESULT, PREDICTION, REQUEST, REQUEST_SHADOW
 from tiltyard.train import replay, training
+from tiltyard.upkeep.erasing import home_places
 from tiltyard.upkeep.erasing.erase import erase
 from tiltyard.upkeep.erasing.places import PLACES
 from tiltyard.upkeep.erasing.subject import subject
@@ -157,6 +158,10 @@ def name_everywhere(rails: Rails, who: str, place: int) -> None:
     page = settings.reports / "checks" / f"{place}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(f"<p>{who} failed<table><tr><td>{who}</td><td>FR</td></tr><tr><td>8</td></tr></table>")
+    called = settings.reports / f"of {who}" / f"{who}.html"
+    called.parent.mkdir(parents=True)
+    called.write_text("<p>a page that is called like them")
+    lies.with_name(f"2025-01-09-{who}.csv").write_text("nothing of them")
     log_of = settings.home / "logs" / "x.log"
     log_of.parent.mkdir(exist_ok=True)
     with log_of.open("a") as file:
@@ -229,16 +234,18 @@ MADE: dict[str, list[tuple[object, ...]]] = {}
 
 
 def found_by_bytes(rails: Rails, who: str) -> list[str]:
-    """Where somebody still is, looked for with nothing of what erases: every file of the home, with what is packed in
-    it, and every column of every table of PostgreSQL."""
+    """Where somebody still is, looked for with nothing of what erases: every file of the home, what it is called and
+    what is packed in it, and every column of every table of PostgreSQL."""
     settings, hits, keys = rails.settings, [], keys_of_files(rails.settings)
     for path in sorted(settings.home.rglob("*")):
-        if not path.is_file():
+        if who in path.name:
+            hits.append(str(path))
+        if not path.is_file() or who in path.name:
             continue
         content = path.read_bytes()
         if who.encode() in content or int(who).to_bytes(8, "little") in content:
             hits.append(str(path))
-        elif path.suffix == ".parquet" and not (path.name not in keys and is_encrypted(path)):
+        elif path.name in keys or (content[:4] == b"PAR1" and content[-4:] == b"PAR1"):  # whatever it is called
             key = keys.get(path.name)
             opened = f", encryption_config = {{footer_key_value: from_base64('{key}')}}" if key else ""
             rows = duckdb.execute(f"select * from read_parquet('{path}', file_row_number = true{opened})").df()
@@ -249,11 +256,6 @@ def found_by_bytes(rails: Rails, who: str) -> list[str]:
         if who in dump or "\\x" + who.encode().hex() in dump:
             hits.append(name)
     return hits
-
-
-def is_encrypted(path: Path) -> bool:
-    """Whether the foot of a Parquet file is, as its last four bytes say."""
-    return path.read_bytes()[-4:] == b"PARE"
 
 
 def keys_of_files(settings: Settings) -> dict[str, str | None]:
@@ -455,9 +457,14 @@ def test_what_is_left_is_said_and_shown(rails: Rails, monkeypatch: pytest.Monkey
     assert any(str(kept) in note for note in failed.receipt.notes)
     item = [one for one in board.read(rails, [], clock.now()).inbox if one.kind == "unerased"]
     assert "failed erasure" in item[0].reason and who not in item[0].reason
+    kept.write_bytes(b"nobody")
+    monkeypatch.setattr(home_places, "_cannot_be_read", lambda path: "Input/output error" if path == kept else None)
+    unread = erase(rails, [who], entity="customer", by="tests", reason="request 20")
+    assert unread.receipt.left == ("files: cache (1)",)
+    assert any(f"{kept} cannot be read (Input/output error)" in note for note in unread.receipt.notes)
     kept.unlink()
     done = erase(rails, [who], entity="customer", by="tests", reason="request 20")
-    assert done.receipt.left == () and done.receipt.attempt == 2
+    assert done.receipt.left == () and done.receipt.attempt == 3
     assert done.receipt.counts["lake"]["raw.login"] == failed.receipt.counts["lake"]["raw.login"]
     assert not [one for one in board.read(rails, [], clock.now()).inbox if one.kind == "unerased"]
     assert found_by_bytes(rails, who) == []

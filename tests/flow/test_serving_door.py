@@ -269,6 +269,29 @@ def test_fields_after_a_body_have_an_end_as_well(home: Settings) -> None:
         assert service.rss() - before < 8_000_000
 
 
+def test_a_body_is_no_request_of_its_own_whatever_is_offered_beside_it(home: Settings) -> None:
+    """A parser that takes the offer of another protocol for the end of the request reads the body as the next one, and
+    over a proxy's connection its answer would be somebody else's. Without a body the offer is passed over."""
+    hidden = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    offer = b"Host: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+    chunk = b"%x\r\n%s\r\n0\r\n\r\n" % (len(hidden), hidden)
+    with serving(home) as service:
+        for field, body in ((b"Content-Length: %d" % len(hidden), hidden), (b"Transfer-Encoding: chunked", chunk)):
+            connection = service.connect()
+            connection.sendall(b"POST /v1/models/steady/predict HTTP/1.1\r\n" + offer + field + b"\r\n\r\n")
+            time.sleep(0.2)
+            with suppress(OSError):
+                connection.sendall(body)
+            said = b""
+            while more := connection.recv(65_536):
+                said += more
+            assert said.startswith(b"HTTP/1.1 400 ") and b"without the field Upgrade" in said
+            assert said.count(b"content-length: ") == 1, "the body was read as a request"
+        connection = service.connect()
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n" + offer + b"\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
 def test_with_few_descriptors_others_are_answered_and_every_answer_is_logged(home: Settings) -> None:
     with serving(home, files=400) as service:
         held: list[socket.socket] = []

@@ -1,6 +1,7 @@
 """A bit that has turned in a file of the lake is found, by whoever reads it or by the scrub, and is told by table and
 file."""
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -129,6 +130,17 @@ def test_a_file_that_is_gone_or_cut_off_is_damaged_too(rails: Rails) -> None:
         with pytest.raises(damage.Damaged, match=said), recording_its_end(rails, "shadow", AS_OF):
             everything(rails, "ops.profile")
         path.write_bytes(whole)
+
+
+def test_the_look_ends_at_what_has_no_end_as_well(rails: Rails) -> None:
+    write(rails)
+    path = Path(file_of(rails, "ops.profile").path)
+    for put in (lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), lambda: path.symlink_to(path),
+                path.mkdir):  # fmt: skip
+        path.unlink()
+        put()
+        (look,) = damage.inspect(rails.lake, rails.ledger, [file_of(rails, "ops.profile")])
+        assert look.damage and look.damage.startswith(("it is no file", "it cannot be read"))
 
 
 def test_an_error_that_is_not_of_a_damaged_file_stays_what_it_is(rails: Rails) -> None:

@@ -179,3 +179,21 @@ def test_a_server_that_goes_away_in_the_middle_was_only_out_of_reach(
 def test_what_is_not_the_servers_fault_is_not_laid_to_it(embedded: Settings) -> None:
     for error in (psycopg2.OperationalError("out of memory"), ValueError("the connection is closed")):
         assert not postgres.is_gone(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_away"),
+    [
+        ("IO Error: Could not connect to server error for HTTP PUT to 'https://127.0.0.1:1/bucket/x.parquet'", True),
+        ("HTTP Error: HTTP GET error on 'https://127.0.0.1:1/bucket/x.parquet' (HTTP 403)", True),
+        ("HTTP Error: HTTP GET error on 'https://127.0.0.1:1/bucket/x.parquet' (HTTP 404)", False),
+        ("IO Error: Cannot open file", False),
+    ],
+)
+def test_a_bucket_that_is_away_in_the_middle_was_only_out_of_reach(
+    settings: Settings, said: str, is_away: bool
+) -> None:
+    on_s3 = settings.model_copy(update={"lake_data": "s3://bucket/lake"})
+    for place, wanted in ((on_s3, Unavailable if is_away else duckdb.IOException), (settings, duckdb.IOException)):
+        with pytest.raises(wanted), rails_module._within_reach(place):
+            raise duckdb.IOException(said)

@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 """What parts the columns of a text file, in words."""
 _BLOCK = 1 << 20
 """Bytes that are read at once."""
+_LONGEST_HEADER = 1 << 20
+"""Bytes that a header has no more than: a packed line without end would be held in memory whole."""
 
 
 @dataclass
@@ -103,7 +106,10 @@ class LandingFile:
         form = self.table.timing.format
         try:
             with _opened(self.path, form.encoding) as file:
-                first = file.readline()
+                first = file.readline(_LONGEST_HEADER)
+                if len(first) == _LONGEST_HEADER:
+                    self.reason = f"its first line is no header: it has more than {_LONGEST_HEADER:,} bytes"
+                    return
                 last = first
                 while block := file.read(_BLOCK):
                     last = block
@@ -366,9 +372,10 @@ def _misfit(table: TableContract, header: Sequence[str], line: str | None) -> st
             if delimiter in line:
                 return f"its columns are parted by {name} instead of {_DELIMITERS.get(agreed, repr(agreed))}"
     names = [table.header(name) for name in table.columns]
-    missing = [name for name in names if name not in header]
+    there = set(header)
+    missing = [name for name in names if name not in there]
     extra = [name for name in header if name not in names]
-    twice = sorted({name for name in header if header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
         return f"column {_list(twice)} is there twice"
     if missing and extra:

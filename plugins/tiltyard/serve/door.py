@@ -241,6 +241,12 @@ class Connection(HttpToolsProtocol):
             if size > self._terms.head_bytes:
                 self._too_much()
                 return
+        if self.parser.should_upgrade() and any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
+            for name, value in self.headers
+        ):  # the parser would end the request with its head, and take the body for the next one
+            self._end(400, "This service speaks HTTP/1.1 alone; send a body without the field Upgrade.")
+            return
         is_first = self.cycle is None or self.cycle.response_complete
         super().on_headers_complete()
         self._may_come = self._came + 2 * self._terms.body_bytes + FRAMING
@@ -261,6 +267,9 @@ class Connection(HttpToolsProtocol):
         else:
             self.until = _NEVER
             self._door.answering(self)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Who offers another protocol, and no body, is answered in this one: that is worth no line of the log."""
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -447,6 +447,8 @@ def test_what_leads_elsewhere_or_is_no_file_is_left_alone(shop, caplog):
 
 BROKEN = {
     "empty": (b"", "0 bytes"),
+    "header without end": (b"a" * (2 << 20) + b"\n1\n", "its first line is no header"),
+    "columns without end": (",".join(map(str, range(150_000))) + "\n1\n", "is not in the contract (renamed?)"),
     "column missing": ("item,sold_at\ntea,2025-01-01T08:00Z\n", "column 'pieces' is missing"),
     "column extra": ("item,pieces,sold_at,colour\ntea,1,2025-01-01T08:00Z,red\n", "'colour' is not in the contract"),
     "column renamed": ("item,count,sold_at\ntea,1,2025-01-01T08:00Z\n", "renamed?"),

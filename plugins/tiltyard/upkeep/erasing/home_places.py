@@ -126,7 +126,10 @@ class FilesPlace:
                 "they were looked for in columns, and not in pages, logs and other texts"
             )
         for path in _others(hunt):
-            if values := _in_file(hunt, path):
+            if said := _cannot_be_read(path):
+                found.add(_part(hunt, path), (), 1, {"file": str(path)}, hunt.most)
+                found.notes.append(f"{path} cannot be read ({said}), and may name them: let it be read, or remove it")
+            elif values := _in_file(hunt, path):
                 found.add(_part(hunt, path), values, 1, {"file": str(path)}, hunt.most)
                 if not _can_be_rewritten(hunt, path):
                     found.notes.append(f"{path} names them and is not rewritten: remove it")
@@ -260,6 +263,18 @@ def _can_be_rewritten(hunt: Hunt, path: Path) -> bool:
     if top in ("cache", "mlflow", "releases"):
         return False
     return path.suffix in (".parquet", ".csv", ".html", *_MASKED)
+
+
+def _cannot_be_read(path: Path) -> str | None:
+    """Why a file tells nothing; None where it does, or is gone."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
 
 
 def _in_file(hunt: Hunt, path: Path) -> set[str]:

@@ -8,6 +8,7 @@ from tiltyard.upkeep.erasing.deliveries_place import DeliveriesPlace
 from tiltyard.upkeep.erasing.home_places import FilesPlace, FramesPlace, SpoolPlace, StreamsPlace
 from tiltyard.upkeep.erasing.hunt import Place
 from tiltyard.upkeep.erasing.lake_place import LakePlace
+from tiltyard.upkeep.erasing.names_place import NamesPlace
 from tiltyard.upkeep.erasing.online_place import OnlinePlace
 
 PLACES: Final[tuple[Place, ...]] = (
@@ -21,6 +22,7 @@ PLACES: Final[tuple[Place, ...]] = (
     DatabasePlace("airflow", "texts of Airflow: what tasks hand each other, forms, answers, its log of events"),
     DatabasePlace("mlflow", "texts of MLflow: parameters, tags, descriptions"),
     FilesPlace(),
+    NamesPlace(),
     DatabasePlace("lake", "texts of the lake's catalogue: least and greatest values, rows that lie there"),
 )
 """All of them, in the order in which they are emptied."""
