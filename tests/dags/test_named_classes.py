@@ -6,6 +6,7 @@ The names are read from those files, so that a name that is written there later 
 import concurrent.futures
 import functools
 import importlib.metadata
+import itertools
 import json
 import os
 import re
@@ -137,13 +138,11 @@ def scripts(service: dict[str, Any]) -> list[list[str]]:
     words: list[str] = list(service.get("command", []))
     if words[:1] != ["bash"]:
         return [words] if words else []
-    parts: list[list[str]] = []
-    for word in shlex.split(words[-1]):
-        if word == "airflow":
-            parts.append([])
-        if parts:
-            parts[-1].append(word)
-    return [[word for word in part if word.strip()] for part in parts]
+    script = shlex.shlex(words[-1].replace("\\\n", " "), posix=True, punctuation_chars="();<>|&\n")
+    script.whitespace, script.whitespace_split = " \t\r", True
+    ends = script.punctuation_chars
+    parts = [list(group) for is_end, group in itertools.groupby(script, lambda word: set(word) <= set(ends)) if not is_end]
+    return [part for part in parts if part[0] == "airflow"]
 
 
 def commands() -> list[list[str]]:
