@@ -6,6 +6,7 @@ rows is found later, by `ingest`.
 
 import codecs
 import csv
+import errno
 import gzip
 import hashlib
 import json
@@ -20,7 +21,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from glob import escape
+from io import BufferedReader
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO, cast
 
 import duckdb
@@ -271,8 +274,17 @@ def printable(path: Path) -> str:
 def digest(path: Path) -> str:
     """The SHA-256 of a file's bytes, as hexadecimal digits. Raises FileNotFoundError when it is gone, and OSError where
     it leads elsewhere by now."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+    with _own(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _own(path: Path) -> BufferedReader:
+    """A file, opened to be read. Raises OSError where a link or a pipe lies there by now."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    if not S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no file any more", str(path))
+    return file
 
 
 def put_away(settings: Settings, source: str, file: LandingFile, reason: str, night: date) -> str:
@@ -321,7 +333,10 @@ def _copy(settings: Settings, source: str, file: LandingFile, reason: str, night
     with whole(target.with_name(target.name + ".reason.json"), lasting=True) as part:
         part.write_text(json.dumps(note, indent=1) + "\n")
     with whole(target, lasting=True) as part:  # the quarantine may be another disk, onto which nothing can be renamed
-        shutil.copy2(file.path, part)
+        with _own(file.path) as before, part.open("wb") as after:
+            shutil.copyfileobj(before, after)
+            told = os.fstat(before.fileno())
+        os.utime(part, ns=(told.st_atime_ns, told.st_mtime_ns))
 
 
 def first_line(error: Exception) -> str:

@@ -626,6 +626,23 @@ def test_a_file_that_becomes_a_link_while_it_is_looked_at_does_not_land(shop, tm
     assert ingest.land_night(shop, "shop", NIGHT).rows == 0
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_refused_file_that_is_another_by_then_is_not_copied_into_quarantine(shop, tmp_path, monkeypatch, kind):
+    place, secret = deliver(shop, "2025-01-01.csv", "nothing,of,this\n1,2,3\n"), tmp_path / "secret"
+    secret.write_text("password=hunter2\n")
+    inspect = LandingFile.inspect
+
+    def swapped(self, connection):
+        inspect(self, connection)
+        place.unlink()
+        place.symlink_to(secret) if kind == "link" else os.mkfifo(place)
+
+    monkeypatch.setattr(LandingFile, "inspect", swapped)
+    (refused,) = ingest.land_night(shop, "shop", NIGHT).quarantined
+    assert "stays in the landing zone" in refused.reason
+    assert not [path for path in shop.settings.quarantine.rglob("*.csv") if path.is_file()] and secret.exists()
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_nul_is_taken_out_of_a_text_and_counted(shop, form):
     if form == "csv":
