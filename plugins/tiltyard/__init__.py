@@ -4,8 +4,9 @@ Ground, here: `redaction` (no text carries a secret), `errors`, `clock` (the rul
 all), `child` (what a child process is given), `arguments` (what a caller from Python gives), `words` (of sentences),
 `settings`, `yaml_files` (what people write, read strictly), `spec` (a model's promise), `portfolio_rules` (what holds
 for all models together), `release` (which texts are in force), `stages`, `tables` (every `ops.*` table), `records`
-(what the parts hand each other), `postgres`, `ledger_tables`, `fence` (of two attempts the newest commits),
-`file_looks` (what is known of the lake's files), `outbox` (what people are told), `accounts` (what nights have cost),
+(what the parts hand each other), `postgres`, `ledger_tables`, `reading` (one connection for a page), `fence` (of two
+attempts the newest commits), `file_looks` (what is known of the lake's files), `outbox` (what people are told),
+`accounts` (what nights have cost),
 `chronicle` (what pages look back at), `operating` and `operations` (what people do to a model by hand), `succession`
 (who is champion on which night), `ledger` (who decided what), `lake`, `file_rows` and `casts` (what is read of files,
 and as what), `damage` (a file of the lake that is not as it was written), `rails` (settings, lake and ledger opened

@@ -7,7 +7,7 @@ from datetime import date
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from tiltyard import clock
+from tiltyard import clock, reading
 from tiltyard.ledger_tables import cost, stored, upserting, worth
 from tiltyard.records import Cost, ModelWorth, Stored, Usage
 from tiltyard.stages import StageName
@@ -57,7 +57,7 @@ class Accounts:
             .group_by(cost.c.stage, cost.c.name)
             .order_by(cost.c.name, cost.c.stage)
         )
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             rows = [dict(row) for row in connection.execute(query).mappings()]
         return [Cost.from_json({**row, "usage": Usage.from_json(row).to_json()}) for row in rows]
 
@@ -65,14 +65,14 @@ class Accounts:
         """Number of nights from `first` to `last` that were worked on. A stage that catches up on nights of before, as
         the audit does, makes none of it."""
         query = sa.select(sa.func.count(sa.distinct(cost.c.night))).where(*_WORK, cost.c.night.between(first, last))
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return int(connection.scalar(query) or 0)
 
     def newest(self) -> date | None:
         """The newest night that was worked on; None where there is none. What is done by hand stands under the day on
         which it is done, which may be years after the nights of a past that is played."""
         query = sa.select(sa.func.max(cost.c.night)).where(*_WORK)
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             night: date | None = connection.scalar(query)
         return night
 
@@ -86,7 +86,7 @@ class Accounts:
 
     def stored(self) -> list[Stored]:
         """What lay there when it was measured last, by name."""
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             rows = connection.execute(sa.select(stored.c.name, stored.c.bytes).order_by(stored.c.name)).mappings()
             return [Stored(**row) for row in rows]
 
@@ -102,7 +102,7 @@ class Accounts:
         have written it: the next maintenance says it anew."""
         query = sa.select(worth.c.body).where(worth.c.model.in_(sorted(models))).order_by(worth.c.model)
         found = []
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             for row in connection.execute(query):
                 with suppress(ValueError, TypeError):
                     found.append(ModelWorth.from_json(row.body))

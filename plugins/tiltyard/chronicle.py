@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql as pg
 
-from tiltyard import clock
+from tiltyard import clock, reading
 from tiltyard.ledger_tables import decision, event, incident, named_dates, night_document, publication, stage_run
 from tiltyard.records import Event, Incident, JsonObject, Record
 from tiltyard.stages import STAGES
@@ -302,7 +302,7 @@ class Chronicle:
         return {row.challenger: row.page for row in self._rows(query)}
 
     def _rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return list(connection.execute(query))
 
 

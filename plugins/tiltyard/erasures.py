@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from tiltyard import clock
+from tiltyard import clock, reading
 from tiltyard.ledger_tables import erasure, erasure_end, erasure_found, erasure_touched, tombstone
 from tiltyard.records import Erasure, Receipt
 
@@ -21,7 +21,7 @@ class Erasures:
         """(entity → the tombstones of those who were erased, the marks of the keys that they were made with)."""
         found: dict[str, set[str]] = {}
         marks = set()
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             for row in connection.execute(sa.select(tombstone.c.entity, tombstone.c.hash, tombstone.c.key_mark)):
                 found.setdefault(row.entity, set()).add(row.hash)
                 marks.add(row.key_mark)
@@ -52,12 +52,12 @@ class Erasures:
 
     def begun(self) -> int:
         """Number of all erasures."""
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(erasure)) or 0)
 
     def unfinished(self) -> list[Erasure]:
         """The erasures that were killed, or have not found everything gone; the oldest first."""
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return self._rows(connection, unfinished=True)
 
     def receipts(self, *, done: bool | None = None) -> list[Receipt]:
@@ -65,7 +65,7 @@ class Erasures:
         query = sa.select(erasure_end.c.receipt).order_by(erasure_end.c.erasure, erasure_end.c.attempt)
         if done is not None:
             query = query.where(erasure_end.c.outcome == ("done" if done else "failed"))
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return [Receipt.from_json(row.receipt) for row in connection.execute(query)]
 
     def learned(self, model: str) -> set[int]:
@@ -85,7 +85,7 @@ class Erasures:
         query = sa.select(own.view, own.key, sa.func.max(own.snapshot).label("snapshot"))
         query = query.where(own.view.in_(sorted(views))).group_by(own.view, own.key)
         found: dict[str, dict[str, int]] = {}
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             for row in connection.execute(query):
                 found.setdefault(row.view, {})[row.key] = row.snapshot
         return found
@@ -107,7 +107,7 @@ class Erasures:
         """Place → part → what was there when the erasure began."""
         query = sa.select(erasure_found).where(erasure_found.c.erasure == number)
         found: dict[str, dict[str, int]] = {}
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             for row in connection.execute(query.order_by(erasure_found.c.place, erasure_found.c.part)):
                 found.setdefault(row.place, {})[row.part] = row._mapping["count"]
         return found
@@ -115,7 +115,7 @@ class Erasures:
     def attempts(self, number: int) -> int:
         """How many attempts at an erasure have come to an end."""
         query = sa.select(sa.func.count()).select_from(erasure_end).where(erasure_end.c.erasure == number)
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return int(connection.scalar(query) or 0)
 
     def end(self, receipt: Receipt) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from tiltyard import reading
 from tiltyard.ledger_tables import lake_file, upserting
 
 _COLUMNS = [column.label(column.key) for column in lake_file.c]
@@ -58,5 +59,5 @@ class FileLooks:
             connection.execute(lake_file.delete().where(lake_file.c.name.in_(sorted(names))))
 
     def _looks(self, query: sa.Select[tuple[object, ...]]) -> dict[str, FileLook]:
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return {row["name"]: FileLook(**row) for row in map(dict, connection.execute(query).mappings())}

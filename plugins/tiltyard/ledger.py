@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.dialects import postgresql as pg
 
-from tiltyard import chain, clock, postgres
+from tiltyard import chain, clock, postgres, reading
 from tiltyard.accounts import Accounts
 from tiltyard.chain import ChainState
 from tiltyard.chronicle import Chronicle
@@ -691,7 +691,7 @@ class Ledger:
             self._operated().where(operation.c.model.in_(models)),
         )
         steps: dict[str, list[ChampionStep]] = {model: [] for model in models}
-        with self.engine.connect() as connection:
+        with reading.connection(self.engine) as connection:
             for model, *step in connection.execute(query):
                 steps[str(model)].append(ChampionStep._make(step))
         return {model: succession(own) for model, own in steps.items()}
@@ -715,7 +715,7 @@ class Ledger:
         features = sa.select(sa.func.max(stage_run.c.recorded_at)).where(
             stage_run.c.stage == "features", stage_run.c.status == "done"
         )
-        with self.engine.connect() as connection:
+        with reading.connection(self.engine) as connection:
             return str(
                 connection.execute(sa.select(*counted, undone, by_hand, erased, features.scalar_subquery())).one()
             )
@@ -776,7 +776,7 @@ class Ledger:
         """Every model that has a record of a stage, a version or a decision."""
         recorded = sa.select(stage_run.c.model).where(stage_run.c.stage != "features")  # those are sources
         named = (recorded, *(sa.select(table.c.model) for table in (version, decision)))
-        with self.engine.connect() as connection:
+        with reading.connection(self.engine) as connection:
             rows = connection.execute(sa.union(*named)).all()
         return {str(model) for (model,) in rows if model}
 
@@ -805,7 +805,7 @@ class Ledger:
             sa.tuple_(watch.c.model, watch.c.night).in_(pairs), watch.c.verdict == "rollback"
         )
         changed: dict[str, set[date]] = {}
-        with self.engine.connect() as connection:
+        with reading.connection(self.engine) as connection:
             for row in connection.execute(sa.union(of_promotions, of_rollbacks)):
                 changed.setdefault(str(row.model), set()).add(row.night)
         return changed
@@ -1030,14 +1030,14 @@ class Ledger:
         """The night on which the oldest of the portfolio's open incidents opened; None when none is open."""
         newest = sa.select(sa.func.max(stage_run.c.night)).where(stage_run.c.stage == "governor").scalar_subquery()
         query = sa.select(sa.func.min(incident.c.since)).where(incident.c.night == newest)
-        with self.engine.connect() as connection:
+        with reading.connection(self.engine) as connection:
             since: date | None = connection.scalar(query)
         return since
 
     # -- plumbing -----------------------------------------------------------------------------
 
     def _rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
-        with self.engine.connect() as connection:
+        with reading.connection(self.engine) as connection:
             found = connection.execute(query)
             names = tuple(found.keys())  # once: asked of each row, they cost more than the row
             return [dict(zip(names, row, strict=True)) for row in found]

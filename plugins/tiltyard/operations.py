@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from tiltyard import reading
 from tiltyard.errors import BadInput
 from tiltyard.fence import changing
 from tiltyard.ledger_tables import event, json_text, operation, operation_end
@@ -47,7 +48,7 @@ class Operations:
         if models is not None:
             query = query.where(operation.c.model.in_(sorted(models)))
         found: dict[str, list[Operation]] = {name: [] for name in models or ()}
-        with nullcontext(connection) if connection is not None else self._engine.connect() as used:
+        with nullcontext(connection) if connection is not None else reading.connection(self._engine) as used:
             for row in used.execute(query.order_by(operation.c.id)).mappings():
                 found.setdefault(row["model"], []).append(Operation.from_json(dict(row)))
         return found

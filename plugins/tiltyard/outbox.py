@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tiltyard import clock
+from tiltyard import clock, reading
 from tiltyard.errors import BadInput
 from tiltyard.ledger_tables import message, sending, storable
 from tiltyard.records import Fact, Message, PagePrecision, Sending, Weight
@@ -162,19 +162,19 @@ class Outbox:
         """What was put down since an instant and nobody has taken yet though it was tried, the oldest first."""
         tried = sa.select(sending).where(sending.c.sent_at.is_(None), sending.c.attempts > 0)
         query = tried.where(sending.c.created_at >= since).order_by(sending.c.id)
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return [Sending.from_json(dict(row)) for row in connection.execute(query).mappings()]
 
     def sendings(self, numbers: Collection[int]) -> list[Sending]:
         """The sendings of messages, the oldest first."""
         query = sa.select(sending).where(sending.c.message.in_(sorted(numbers))).order_by(sending.c.id)
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return [Sending.from_json(dict(row)) for row in connection.execute(query).mappings()]
 
     def digests(self, since: datetime) -> list[Sending]:
         """The digests that were put down since an instant, the oldest first."""
         own = sa.select(sending).where(sending.c.occasion == "digest", sending.c.created_at >= since)
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return [Sending.from_json(dict(row)) for row in connection.execute(own.order_by(sending.c.id)).mappings()]
 
     def judge(self, number: int, needed: bool, by: str) -> Message:
@@ -194,13 +194,13 @@ class Outbox:
             sa.func.count(message.c.needed),
             sa.func.count().filter(message.c.needed.is_(True)),
         ).where(message.c.weight == "page", message.c.weighed_at >= since)
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             pages, judged, needed = connection.execute(counts).one()
         return PagePrecision(pages=pages, judged=judged, needed=needed)
 
     def _messages(self, which: sa.ColumnElement[bool]) -> list[Message]:
         query = sa.select(message).where(which).order_by(message.c.id)
-        with self._engine.connect() as connection:
+        with reading.connection(self._engine) as connection:
             return _readable(connection.execute(query).mappings())[0]
 
 

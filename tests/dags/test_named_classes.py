@@ -141,7 +141,9 @@ def scripts(service: dict[str, Any]) -> list[list[str]]:
     script = shlex.shlex(words[-1].replace("\\\n", " "), posix=True, punctuation_chars="();<>|&\n")
     script.whitespace, script.whitespace_split = " \t\r", True
     ends = script.punctuation_chars
-    parts = [list(group) for is_end, group in itertools.groupby(script, lambda word: set(word) <= set(ends)) if not is_end]
+    parts = [
+        list(group) for is_end, group in itertools.groupby(script, lambda word: set(word) <= set(ends)) if not is_end
+    ]
     return [part for part in parts if part[0] == "airflow"]
 
 

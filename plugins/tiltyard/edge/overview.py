@@ -5,14 +5,15 @@ with one part of its page, is a sentence in its place.
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Final, Literal, TypeVar, get_args
 from urllib.parse import urlencode
 
-from tiltyard import clock, release
+from tiltyard import clock, reading, release
 from tiltyard import rails as rails_module
 from tiltyard.chronicle import lately
 from tiltyard.edge import board as boards
@@ -214,33 +215,39 @@ class Glance:
     """Our DAGs that are paused."""
 
 
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Rails]:
+    """The rails of the release in force, without the lake; all of a page is as of one moment."""
+    with (
+        rails_module.opened(release.in_force(settings), lake_at_once=False) as rails,
+        reading.at_once(rails.ledger.engine),
+    ):
+        yield rails
+
+
 def board(settings: Settings) -> Board:
     """All models at a glance."""
-    settings = release.in_force(settings)
-    with rails_module.opened(settings, lake_at_once=False) as rails:
-        return boards.read(rails, portfolio(settings), clock.now())
+    with _opened(settings) as rails:
+        return boards.read(rails, portfolio(rails.settings), clock.now())
 
 
 def metrics(settings: Settings) -> bytes:
     """What Prometheus is told of the nights."""
-    settings = release.in_force(settings)
-    with rails_module.opened(settings, lake_at_once=False) as rails:
-        specs = portfolio(settings)
+    with _opened(settings) as rails:
+        specs = portfolio(rails.settings)
         return night_metrics.text(boards.read(rails, specs, clock.now()), night_metrics.beside(rails, specs))
 
 
 def costs(settings: Settings) -> CostPage:
     """What nights have cost, and which models are worth it."""
-    settings = release.in_force(settings)
-    with rails_module.opened(settings, lake_at_once=False) as rails:
-        return cost_page.read(rails, portfolio(settings))
+    with _opened(settings) as rails:
+        return cost_page.read(rails, portfolio(rails.settings))
 
 
 def glance(settings: Settings, paused: Collection[str] = ()) -> Glance:
     """The same, with its newest night in numbers. `paused`: Airflow's DAGs that are."""
-    settings = release.in_force(settings)
-    with rails_module.opened(settings, lake_at_once=False) as rails:
-        specs = portfolio(settings)
+    with _opened(settings) as rails:
+        specs = portfolio(rails.settings)
         found = boards.read(rails, specs, clock.now())
         ours = {dag_id(stage) for stage in OF_PORTFOLIO}
         ours |= {dag_id("features", row.source) for row in found.sources}
@@ -272,22 +279,21 @@ def compared(settings: Settings, name: str, numbers: tuple[int, ...]) -> Compari
 
 def source(settings: Settings, name: str) -> SourcePage | None:
     """What there is to see of a source; None where there is none of that name."""
-    settings = release.in_force(settings)
-    with rails_module.opened(settings, lake_at_once=False) as rails:
-        return source_page.read(rails, portfolio(settings), name)
+    with _opened(settings) as rails:
+        return source_page.read(rails, portfolio(rails.settings), name)
 
 
 def incident(settings: Settings, node: str) -> IncidentPage | None:
     """What there is to see of an incident's node; None where none is known."""
     if storable(node) != node:
         return None
-    with rails_module.opened(release.in_force(settings), lake_at_once=False) as rails:
+    with _opened(settings) as rails:
         return incident_page.read(rails, node)
 
 
 def incidents(settings: Settings) -> Incidents:
     """What is wrong upstream, and what was lately."""
-    with rails_module.opened(release.in_force(settings), lake_at_once=False) as rails:
+    with _opened(settings) as rails:
         return incident_page.listed(rails)
 
 
@@ -295,9 +301,8 @@ def night(settings: Settings, text: str) -> NightPage | None:
     """What there is to see of a night; None for what is no night, or one on which nothing was done."""
     if (day := _day(text)) is None:
         return None
-    settings = release.in_force(settings)
-    with rails_module.opened(settings, lake_at_once=False) as rails:
-        return night_page.read(rails, portfolio(settings), day)
+    with _opened(settings) as rails:
+        return night_page.read(rails, portfolio(rails.settings), day)
 
 
 def _day(text: str) -> date | None:
@@ -310,12 +315,9 @@ def _day(text: str) -> date | None:
 
 
 def _of_model(settings: Settings, name: str, read: Callable[[Rails, Spec], T]) -> T | None:
-    settings = release.in_force(settings)
-    spec = next((spec for spec in portfolio(settings) if spec.name == name), None)
-    if spec is None:
-        return None
-    with rails_module.opened(settings, lake_at_once=False) as rails:
-        return read(rails, spec)
+    with _opened(settings) as rails:
+        spec = next((spec for spec in portfolio(rails.settings) if spec.name == name), None)
+        return None if spec is None else read(rails, spec)
 
 
 def _following(rails: Rails, spec: Spec) -> date:
