@@ -47,7 +47,7 @@ def main() -> None:
         spec = find(settings.models, "churn")
         try:
             with rails_module.opened(settings) as rails:
-                releasing.accept(rails, clock.now())  # as `make up` has done before Airflow starts
+                releasing.accept(rails, clock.now(), by="benchmarks")  # as `make up` has done before Airflow starts
                 hindcast.hindcast(rails, [spec], FIRST, FIRST)
                 begun = time.perf_counter()
                 services.start(settings)

@@ -223,7 +223,7 @@ def measure(rails: Rails, few: int, many: int, nights: int, screenshots: Path | 
         for number in range(2 * nights):
             if number == nights:
                 write_specs(settings.models, many)
-            if refused := releasing.accept(rails, clock.now()).refused:
+            if refused := releasing.accept(rails, clock.now(), by="benchmarks").refused:
                 raise SystemExit(f"A copy was refused: {refused[0]}")
             present = portfolio(settings)
             airflow.wait_for_dags([f"{spec.name}__training" for spec in present], timeout_s=600)

@@ -46,7 +46,7 @@ def make(at: Settings, jobs: int, say: SAYS) -> None:
     if not at.home.exists():
         business.write(at)
     with rails_module.opened(at) as checkout:
-        rails, accepted = releasing.in_force(checkout, clock.now())
+        rails, accepted = releasing.in_force(checkout, clock.now(), by="benchmarks")
         if accepted.refused:
             raise SystemExit(f"The project is refused: {accepted.refused[0]}")
         if rails.ledger.publication() is None:

@@ -33,6 +33,7 @@ from tiltyard.file_looks import FileLooks
 from tiltyard.ledger_tables import (
     ACCEPTED,
     ACCEPTED_AS_FOUND,
+    ADDED_LATER,
     REMOVED,
     WITHDRAWN,
     advancing,
@@ -154,6 +155,9 @@ class Ledger:
         with self.engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('tiltyard/ledger'))"))
             metadata.create_all(connection)
+            for column in _lacking(connection):
+                kind = column.type.compile(dialect=connection.dialect)
+                connection.execute(sa.text(f"alter table {column.table.name} add column {column.name} {kind}"))
             there = set(connection.scalars(sa.text("select indexname from pg_indexes")))
             for table in metadata.sorted_tables:  # of a home from before there was an index
                 for index in table.indexes:
@@ -1071,6 +1075,15 @@ def _with_hour(row: dict[str, Any]) -> dict[str, Any]:
     if row["state"] != "published" or (row["hour_snapshot"] or 0) <= (row["published_snapshot"] or 0):
         return row
     return {**row, "published_snapshot": row["hour_snapshot"]}
+
+
+def _lacking(connection: sa.Connection) -> list[sa.Column[Any]]:
+    """The columns that a home from before them has not."""
+    query = sa.text(
+        "select table_name, column_name from information_schema.columns where table_schema = current_schema()"
+    )
+    there = {tuple(row) for row in connection.execute(query)}
+    return [column for column in ADDED_LATER if (column.table.name, column.name) not in there]
 
 
 def _columns(record: Record) -> dict[str, object]:

@@ -93,7 +93,11 @@ release = sa.Table(
     sa.Column("accepted_at", _instant, nullable=False),
     sa.Column("files", sa.Integer, nullable=False),
     sa.Column("refused", _json, nullable=False),  # records.RefusedText
+    sa.Column("released_by", sa.Text),  # NULL: from before it was kept
+    sa.Column("changed", _json),  # files, and of models their folder
 )
+ADDED_LATER = (release.c.released_by, release.c.changed)
+"""Columns that a home from before them gets when it is opened."""
 version = sa.Table(
     "version",
     metadata,

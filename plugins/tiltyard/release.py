@@ -107,6 +107,12 @@ def pending(settings: Settings) -> Pending:
     return Pending.between(before, after, there)
 
 
+def changed(before: Texts, after: Texts) -> tuple[str, ...]:
+    """What differs between two sets of texts, sorted: files, and of models their folder, like `models/churn`."""
+    paths = (path for path in {*before, *after} if before.get(path) != after.get(path))
+    return tuple(sorted({found[0] if (found := re.match(r"models/[^/]+(?=/)", path)) else path for path in paths}))
+
+
 def _models(texts: Texts) -> frozenset[str]:
     return frozenset(path.split("/")[1] for path in texts if re.fullmatch(r"models/[^/]+/spec\.yaml", path))
 

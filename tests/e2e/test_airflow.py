@@ -261,7 +261,7 @@ def test_what_is_done_by_hand_takes_the_name_of_whoever_is_logged_in_and_at_tier
     shutil.copytree(models / "churn", models / "high")
     path = models / "high" / "spec.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"tier": 1}))
-    releasing.accept(night.rails, clock.now())
+    releasing.accept(night.rails, clock.now(), by="tests")
     night.rails.ledger.record_stage("high", FIRST.date(), "done", ShadowSummary())
     try:
         night.airflow.wait_for_dags(["high__promotion"])
@@ -292,7 +292,7 @@ def test_what_is_done_by_hand_takes_the_name_of_whoever_is_logged_in_and_at_tier
         assert (asked.outcome, asked.requested_by, asked.decided_by) == ("done", "admin", SECOND_USER)
     finally:
         shutil.rmtree(models / "high")
-        releasing.accept(night.rails, clock.now())
+        releasing.accept(night.rails, clock.now(), by="tests")
 
 
 def approve_in_a_browser(airflow: Airflow, link: str, comment: str) -> None:
@@ -415,7 +415,7 @@ def test_one_model_that_fails_is_red_under_its_name_and_the_others_go_on(night: 
     """Two models, of which one has a champion that there is not: each is a chunk."""
     models, as_of = night.settings.models, NIGHT + timedelta(days=1)
     shutil.copytree(models / "churn", models / "broken")
-    releasing.accept(night.rails, clock.now())
+    releasing.accept(night.rails, clock.now(), by="tests")
     specs = portfolio(night.settings)
     with night.rails.ledger.engine.begin() as connection:
         connection.execute(
@@ -462,7 +462,7 @@ def test_what_was_stopped_starts_again_with_all_that_it_had(night: Night) -> Non
     assert set(services.status(night.settings).pids.values()) == {None}
     assert services.stop(night.settings).stopped == ()
 
-    again = starting.start(night.settings, [FIRST, NIGHT], services.silent)
+    again = starting.start(night.settings, [FIRST, NIGHT], services.silent, by="tests")
     assert again.started == night.ups[0].started
     assert (again.airflow.url, again.resting, again.refused) == (night.ups[0].url, (), ())
     assert [(source.name, source.schedule, source.models) for source in again.sources] == [

@@ -236,7 +236,7 @@ def words(
     monkeypatch.setenv("TILTYARD_DATABASE_PREFIX", settings.database_prefix)
     monkeypatch.chdir(tmp_path)
     with rails_module.opened(Settings()) as rails:  # which no case has to wait for
-        assert not releasing.accept(rails, clock.now()).refused
+        assert not releasing.accept(rails, clock.now(), by="tests").refused
     table = next((deliveries / "cancellation").iterdir())
 
     def made(rng: random.Random) -> list[str]:

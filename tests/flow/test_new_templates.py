@@ -40,7 +40,7 @@ def test_values_like_templates_pass_through_dbt_as_they_are(tmp_path: Path, post
         write.files(settings, plan.texts, plan.exposure)
     with rails_module.opened(settings) as rails:
         assert releasing.preview(rails, datetime(2016, 4, 1, tzinfo=UTC)).refused == ()
-        rails, _ = releasing.in_force(rails, datetime(2016, 4, 1, tzinfo=UTC))
+        rails, _ = releasing.in_force(rails, datetime(2016, 4, 1, tzinfo=UTC), by="tests")
         built = features.build_night(rails, datetime(2016, 3, 20, tzinfo=UTC), ("clinic",))
         assert built.sources["clinic"].error is None
 

@@ -352,7 +352,7 @@ def test_a_release_that_is_accepted_in_mid_night_loses_and_doubles_no_row(homes:
     """One source is built under the old texts and judged under the new ones, which rename the other source's model."""
     checkout, as_of = homes.broken, FIRST + 9 * NIGHT
     features.build_night(checkout, as_of - NIGHT, render=False)
-    before, first = releasing.in_force(checkout, as_of)
+    before, first = releasing.in_force(checkout, as_of, by="tests")
     features.ingest(before, as_of, ["subscription"])
     build = features.transform(before, as_of, ["subscription"])
 
@@ -370,7 +370,7 @@ def test_a_release_that_is_accepted_in_mid_night_loses_and_doubles_no_row(homes:
         ),
     )
     (models / "lapse").rename(models / "forfeit")
-    after, second = releasing.in_force(checkout, as_of)
+    after, second = releasing.in_force(checkout, as_of, by="tests")
     assert (first.refused, second.refused) == ((), ())
     assert second.digest != first.digest
 
@@ -403,7 +403,7 @@ def test_a_release_that_is_accepted_in_mid_night_loses_and_doubles_no_row(homes:
 def test_a_view_that_is_not_built_yet_stops_no_version_that_was_trained_without_it(homes: Homes) -> None:
     """The release that names it comes when the features of the night are built. On its first night a check holds it."""
     checkout, as_of, new = homes.broken, FIRST + 10 * NIGHT, "ftr_customer__fees"
-    before, _ = releasing.in_force(checkout, as_of)
+    before, _ = releasing.in_force(checkout, as_of, by="tests")
     assert features.build_night(before, as_of, render=False).unpublished == ()
 
     folder, spec_file = checkout.settings.dbt / "models" / "features", checkout.settings.models / "churn" / "spec.yaml"
@@ -423,7 +423,7 @@ def test_a_view_that_is_not_built_yet_stops_no_version_that_was_trained_without_
     body["prediction"]["features"].append(new)
     spec_file.write_text(yaml.safe_dump(body))
     check = Break.text(checkout.settings.expectations / "features" / f"{new}.yaml", lambda _: NEVER_MET)
-    after, accepted = releasing.in_force(checkout, as_of)
+    after, accepted = releasing.in_force(checkout, as_of, by="tests")
     assert accepted.refused == ()
     churn = find(after.settings.models, "churn")
     assert new in churn.prediction.features
@@ -449,7 +449,7 @@ def test_a_view_that_is_not_built_yet_stops_no_version_that_was_trained_without_
     scored(as_of + NIGHT, "held")
 
     check.mend()
-    mended, _ = releasing.in_force(checkout, as_of)
+    mended, _ = releasing.in_force(checkout, as_of, by="tests")
     assert features.build_night(mended, as_of + 2 * NIGHT, render=False).unpublished == ()
     assert shadow.shadow_night(mended, churn, as_of + 2 * NIGHT).unpublished == ()
     homes.same("churn", as_of + 2 * NIGHT)

@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> Setting
     know_project(settings, postgres_url)
     Simulator(customers=200, start=date(2025, 1, 1), days=10).land(settings.landing / "subscription")
     with rails_module.opened(settings) as checkout:
-        rails, _ = releasing.in_force(checkout, clock.now())
+        rails, _ = releasing.in_force(checkout, clock.now(), by="tests")
         features.build_night(rails, AS_OF, render=False)
         shadow.shadow_night(rails, find(rails.settings.models, "churn"), AS_OF)
         assert fill.materialise(rails, AS_OF).rows.keys() == VIEWS
@@ -130,7 +130,7 @@ def test_a_model_goes_and_its_source_and_its_history_stay(checkout: Rails) -> No
     assert event.detail["by"] == "tests"
     assert remove(checkout, "churn").is_empty, "twice is once"
     Simulator(customers=200, start=date(2025, 1, 1), days=11).land(checkout.settings.landing / "subscription")
-    rails, _ = releasing.in_force(checkout, clock.now())
+    rails, _ = releasing.in_force(checkout, clock.now(), by="tests")
     night = features.build_night(rails, AS_OF + DAY, render=False)
     assert "raw.login" in night.sources["subscription"].published.published
 
@@ -153,7 +153,7 @@ def test_a_source_goes_once_no_model_reads_it_and_comes_back_as_a_new_one(checko
 
     git(checkout.settings.models.parent, "checkout", "-q", ".")
     Simulator(customers=200, start=date(2025, 1, 1), days=10).land(checkout.settings.landing / "subscription")
-    rails, _ = releasing.in_force(checkout, clock.now())
+    rails, _ = releasing.in_force(checkout, clock.now(), by="tests")
     assert not ingest.land_night(rails, "subscription", AS_OF).quarantined
     features.build_night(rails, AS_OF, render=False)
     assert set(fill.materialise(rails, AS_OF).rows.values()) != {0}
@@ -228,7 +228,7 @@ def test_what_would_break_the_rest_of_the_checkout_is_not_removed(checkout: Rail
     """Whose name is put together in a table's SQL no text says; dbt does."""
     path = checkout.settings.dbt / "models" / "labels" / "lbl_ticket_late.sql"
     path.write_text("select * from {{ ref('lbl_' ~ 'churn') }}\n")
-    releasing.accept(checkout, clock.now())
+    releasing.accept(checkout, clock.now(), by="tests")
     before = state(checkout)
     with pytest.raises(CheckFailed, match=r"does not hold together: .*lbl_churn"):
         remove(checkout, "churn")
@@ -240,7 +240,7 @@ def test_leftovers_of_a_source_stop_nobody_and_can_be_taken_away(checkout: Rails
     gone = checkout.settings.landing / "gone" / "thing" / "2025-01-10.csv"
     gone.parent.mkdir(parents=True)
     gone.write_text("a,b\n1,2\n")
-    rails, _ = releasing.in_force(checkout, clock.now())
+    rails, _ = releasing.in_force(checkout, clock.now(), by="tests")
     both = rails_module.Rails(
         rails.settings.model_copy(update={"sources": ("gone", "subscription")}), rails.lake, rails.ledger
     )
@@ -260,10 +260,10 @@ def test_texts_that_were_deleted_by_hand_leave_tables_that_are_found(checkout: R
     (settings.models / "churn").rmdir()
     for name, text in removing._look(checkout, "churn", None)[1].edited.items():
         removing._place(settings, name).write_text(text)
-    releasing.accept(checkout, clock.now())
+    releasing.accept(checkout, clock.now(), by="tests")
     assert "spines.spn_customer_reviewed" in remove(checkout, "churn").tables
     shutil.rmtree(settings.dbt / "models" / "staging" / "subscription")
-    releasing.accept(checkout, clock.now())
+    releasing.accept(checkout, clock.now(), by="tests")
     assert {"raw.login", "staging.stg_subscription__login"} <= set(remove(checkout, "subscription").tables)
 
 

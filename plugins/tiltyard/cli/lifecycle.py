@@ -40,7 +40,7 @@ def up(
 
     _tighten(Settings())
     with progress(as_json) as step:
-        result = quickstart.up(Settings(), name, step)
+        result = quickstart.up(Settings(), name, step, by=options.user())
     emit(result, as_json, lambda: say(quickstart.summary(result)))
     for sentence in hindcast.stops(result.ended_early):
         caution(sentence)
@@ -72,7 +72,7 @@ def start(
             landed.require(opened, settings.sources)
             landed.require_possible(opened, settings.sources, *nights)
     with progress(as_json) as step:
-        result = starting.start(settings, nights, step, caution)
+        result = starting.start(settings, nights, step, caution, by=options.user())
     emit(result, as_json, lambda: say(starting.summary(result)))
     for text in result.refused:
         print_error(str(text))

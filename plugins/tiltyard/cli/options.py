@@ -108,7 +108,7 @@ def opened(*, sources: Sequence[str] = ()) -> Iterator["Rails"]:
 
     with rails.opened(Settings()) as checkout:
         landed.require(checkout, sources)
-        in_force, accepted = releasing.in_force(checkout, clock.now())
+        in_force, accepted = releasing.in_force(checkout, clock.now(), by=user())
         for text in accepted.refused:
             print_error(str(text))
         yield in_force

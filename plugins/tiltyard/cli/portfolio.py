@@ -72,7 +72,8 @@ def put_in_force(
     settings = Settings()
     before = release.stored(release.current(settings))
     with rails.opened(settings) as opened:
-        accepted = (releasing.preview if dry_run else releasing.accept)(opened, clock.now())
+        now = clock.now()
+        accepted = releasing.preview(opened, now) if dry_run else releasing.accept(opened, now, by=options.user())
     is_same = accepted.digest == release.digest(before)
     # of a dry run: of the checkout, so that a file which is refused counts as well
     after = release.working(settings) if dry_run else release.stored(release.current(settings))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from tiltyard.settings import Settings
-from tiltyard.words import HINDCAST, Who, listed, person
+from tiltyard.words import HINDCAST, UNKNOWN, Who, listed, person
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +57,22 @@ def who_may(
     logins: Sequence[str] | None,
     who: Who = person,
     needed: int = 1,
+    released_by: Sequence[str] = (),
 ) -> str:
     """Who may answer, in sentences. Where fewer can than have to, that is said, and how to go on.
 
-    `people`: those whom `approvers` names, without whoever asked; None: anybody but whoever asked. `asked_by`: who
+    `people`: those whom `approvers` names, without whoever asked or released; None: anybody but them. `asked_by`: who
     asked, or had it trained. `logins`: who can log in here; None where that is not known. `who`: which names are one
-    person's. `needed`: how many different people have to answer.
+    person's. `needed`: how many different people have to answer. `released_by`: who released what it is made of.
     """
     asked = sorted({name.strip() for name in asked_by if name.strip() and name.strip() not in (NOBODY, HINDCAST)})
-    barred = {who(name) for name in (*asked, HINDCAST)}
-    not_these = f"Not {' or '.join(asked)}, who asked for it." if asked else ""
+    released = [name for name in released_by if name not in (NOBODY, HINDCAST, *asked)]
+    if UNKNOWN in released:
+        return f"**No approval counts**: it is not known who released what it is made of ({HOW_TO})."
+    barred = {who(name) for name in (*asked, *released, HINDCAST)}
+    nor = [f"{' or '.join(asked)}, who asked for it"] if asked else []
+    nor += [f"{' or '.join(released)}, who released what it is made of"] if released else []
+    not_these = f"Not {'; nor '.join(nor)}." if nor else ""
     several = f"{needed} different people have to answer, each one form." if needed > 1 else ""
     there = None if logins is None else {who(name): name for name in logins if who(name) not in barred}
     if people is None:
@@ -76,24 +82,24 @@ def who_may(
     if people is not None and not people:
         parts = [several, "These may answer: nobody now; see approvers in models/portfolio.yaml.", not_these]
     elif may is None:
-        parts = [several, f"These may answer: {'anybody else' if asked else 'anybody'}.", not_these]
+        parts = [several, f"These may answer: {'anybody else' if nor else 'anybody'}.", not_these]
     elif not may:
         named = f"those who may have no login: {listed(people)}" if people else "there is no other login"
-        parts = [f"**Nobody can answer it here**: {named}.", several, not_these, _ways_out(needed, asked)]
+        parts = [f"**Nobody can answer it here**: {named}.", several, not_these, _ways_out(needed, asked, released)]
     elif len(may) < needed:
         only = f"**Only {_NUMBERS[len(may)]} of the {_NUMBERS[needed]} who are needed can answer it here**"
-        parts = [f"{only}: {listed(may)}.", several, not_these, _ways_out(needed, asked)]
+        parts = [f"{only}: {listed(may)}.", several, not_these, _ways_out(needed, asked, released)]
     else:
         parts = [several, f"These may answer: {listed(people or may)}.", not_these]
     return " ".join(filter(None, parts))
 
 
-def _ways_out(needed: int, asked: Sequence[str]) -> str:
+def _ways_out(needed: int, asked: Sequence[str], released: Sequence[str]) -> str:
     """How to go on where fewer can answer than have to."""
     ways = ["Give somebody else a login first"]
     if needed > 1:
         ways.append("write approvals: 1 under gate in the model's spec")
-    if needed > 1 and asked:
+    if asked and (needed > 1 or released):
         ways.append("let the schedule start the night, for which nobody has asked then")
     return f"{', or '.join(ways)} ({HOW_TO})."
 

@@ -5,13 +5,14 @@ An approval that does not count closes its night. It is told until somebody has 
 its run), or a later night was judged, whose verdict is another question.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from tiltyard import clock, operating
 from tiltyard.edge import event_words, logins
 from tiltyard.edge.open_forms import OPENING, Forms
+from tiltyard.judge import releasers
 from tiltyard.judge.best import best_of, by_how_much
 from tiltyard.ledger import Ledger
 from tiltyard.portfolio_rules import load_portfolio
@@ -144,21 +145,24 @@ def _refused(rails: Rails, spec: Spec, best: Decision, event: Event, forms: Form
     """An approval that does not count, with the run that has asked and who may answer it."""
     dag = dag_id("promotion", spec.name)
     asked = forms.of(dag, question(spec.name, best.challenger, best.night))
-    trained = rails.ledger.version(spec.name, best.challenger)
-    people = {*event_words.requesters(event.detail), *(trained.requested_by.split(",") if trained else ())}
+    who = who_may(rails, spec, best.challenger, best.champion, event_words.requesters(event.detail))
     return Refused(
         decision=best,
         faults=_texts(event.detail.get("faults")),
         link=f"{asked[-1].run}/tasks/judge" if asked else f"/dags/{dag}",
-        who=who_may(rails, spec, sorted(people)).replace("**", ""),
+        who=who.replace("**", ""),
     )
 
 
-def who_may(rails: Rails, spec: Spec, asked_by: Sequence[str]) -> str:
-    """Who may approve a promotion of a model now, in sentences. `asked_by`: who asked, or had the version trained."""
+def who_may(rails: Rails, spec: Spec, challenger: int, champion: int | None, asked_by: Collection[str]) -> str:
+    """Who may approve a promotion of a model now, in sentences. `asked_by`: who asked for it; who had the version
+    trained, and who released what it is made of, the ledger knows."""
+    trained = rails.ledger.version(spec.name, challenger)
+    asked = sorted({*asked_by, *(trained.requested_by.split(",") if trained else ())})
+    released = releasers.behind(rails, spec, challenger, champion)
     rules = load_portfolio(rails.settings.models)
-    people = rules.may_answer(spec.owner, clock.now().date(), asked_by)
-    return logins.who_may(people, asked_by, logins.known(rails.settings), rules.who, spec.gate.approvals)
+    people = rules.may_answer(spec.owner, clock.now().date(), [*asked, *released])
+    return logins.who_may(people, asked, logins.known(rails.settings), rules.who, spec.gate.approvals, released)
 
 
 def _best(decisions: Sequence[Decision], night: date) -> Decision | None:

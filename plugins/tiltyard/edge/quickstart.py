@@ -120,9 +120,10 @@ class DemoOutcome(Record):
     """Whom nothing could be told, and why, a sentence each."""
 
 
-def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
-    """Bring everything up and play a demo, or all of them beside each other, each on its own nights. Raises BadInput
-    for an unknown data set, and where there are no models to play it with; Unavailable when a part stays down.
+def up(settings: Settings, name: str, progress: Progress, *, by: str) -> DemoOutcome:
+    """Bring everything up and play a demo, or all of them beside each other, each on its own nights. `by`: who puts
+    the checkout in force. Raises BadInput for an unknown data set, and where there are no models to play it with;
+    Unavailable when a part stays down.
     """
     if name not in (*DEMOS, ALL):
         raise BadInput(f"There is no data set '{name}'; DATA is one of: {', '.join(DEMOS)}; or {ALL}.")
@@ -138,7 +139,7 @@ def up(settings: Settings, name: str, progress: Progress) -> DemoOutcome:
         datasets.fetch(settings, played.name, progress=_part(progress, 0.05 * position * share, 0.05 * share))
     with rails_module.opened(settings) as rails:
         for position, played in enumerate(demos):
-            _play_past(rails, played, _part(progress, 0.05 + 0.65 * position * share, 0.65 * share))
+            _play_past(rails, played, _part(progress, 0.05 + 0.65 * position * share, 0.65 * share), by)
         started = nights_in_airflow(
             rails, [night for played in demos for night in played.live(specs)], _part(progress, 0.7, 0.3)
         )
@@ -207,9 +208,9 @@ class PlayedDemo:
         return [LiveNight(as_of, (self.demo.source,), own) for as_of in self.nights[-LIVE_NIGHTS:]]
 
 
-def _play_past(rails: Rails, played: PlayedDemo, progress: Progress) -> None:
+def _play_past(rails: Rails, played: PlayedDemo, progress: Progress, by: str) -> None:
     """Hindcast a demo's nights but the last ones."""
-    in_force, _ = releasing.in_force(rails, clock.now())
+    in_force, _ = releasing.in_force(rails, clock.now(), by=by)
     alone = replace(in_force, settings=in_force.settings.model_copy(update={"sources": (played.demo.source,)}))
     past = played.nights[:-LIVE_NIGHTS]
     labelled = f"hindcast of {played.name}" if len(rails.settings.sources) > 1 else "hindcast"

@@ -65,9 +65,11 @@ def start(
     nights: Sequence[datetime],
     progress: Progress,
     tell: Callable[[str], None] = lambda sentence: None,
+    *,
+    by: str,
 ) -> StartOutcome:
     """Start what does not run, wait until Airflow has the DAGs of every model, and let these nights run in it. `tell`
-    gets what is not as somebody may think, before anything is waited for.
+    gets what is not as somebody may think, before anything is waited for. `by`: who puts the checkout in force.
 
     Raises BadInput where there is no checkout, no source that is active, or, with nights, no model; Unavailable when a
     part stays down; CheckFailed when a night fails.
@@ -77,7 +79,7 @@ def start(
         services.check_port(settings)
     with rails_module.opened(settings) as checkout:
         progress("putting the checkout in force", 0.0)
-        rails, accepted = releasing.in_force(checkout, clock.now())
+        rails, accepted = releasing.in_force(checkout, clock.now(), by=by)
         specs = portfolio(rails.settings)
         if nights and not specs:
             raise BadInput(

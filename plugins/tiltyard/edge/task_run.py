@@ -162,7 +162,8 @@ def requesters() -> tuple[str, ...]:
 
 
 def trainers(settings: Settings) -> str:
-    """Who asked for what this run trains, as a text: those who started it, and those who had it done once more."""
+    """Who asked for what this run trains, or puts in force, as a text: those who started it, and those who had it done
+    once more."""
     this, since = key(), get_current_context()["dag_run"].start_date
     again = causers.repeaters(settings, this.dag_id, this.run_id, since or clock.now())
     asked = [name for name in requesters() if name != NOBODY or not again]
@@ -191,7 +192,7 @@ def accepting() -> Iterator["Rails"]:
     from tiltyard.prepare import releasing
 
     with working(Settings()) as checkout:
-        in_force, accepted = releasing.in_force(checkout, clock.now())
+        in_force, accepted = releasing.in_force(checkout, clock.now(), by=trainers(checkout.settings))
         for text in accepted.refused:
             log.warning("%s", text)
         yield in_force

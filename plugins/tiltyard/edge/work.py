@@ -327,17 +327,17 @@ def judge(rails: "Rails", spec: Spec) -> JudgedNight:
         others = tuple(f"v{other.challenger} ({other.verdict})" for other in judged.decisions
                        if other.challenger != judged.challenger)  # fmt: skip
         subject = proposals.question(spec.name, judged.challenger, clock.night_closing(newest))
-        proposal = Proposal(subject, body, _who_may(rails, spec, judged.challenger), others)
+        who = _who_may(rails, spec, newest, judged.challenger)
+        proposal = Proposal(subject, body, who, others)
     return JudgedNight(**vars(judged), proposal=proposal, missed=tuple(sorted(closed)))
 
 
-def _who_may(rails: "Rails", spec: Spec, challenger: int) -> str:
-    """Who may approve a challenger now, in sentences."""
+def _who_may(rails: "Rails", spec: Spec, as_of: datetime, challenger: int) -> str:
+    """Who may approve a challenger now that was judged on a night, in sentences."""
     from tiltyard.edge import proposals
 
-    trained = rails.ledger.version(spec.name, challenger)
-    asked_by = [*task_run.requesters(), *(trained.requested_by.split(",") if trained else ())]
-    return proposals.who_may(rails, spec, asked_by)
+    champion = rails.ledger.roles(spec.name, clock.night_closing(as_of)).champion
+    return proposals.who_may(rails, spec, challenger, champion, task_run.requesters())
 
 
 def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:
@@ -354,7 +354,7 @@ def promote(rails: "Rails", spec: Spec, judged: JudgedNight) -> PromotedNight:
     summary = promotion.close(rails, spec, PromotionSummary.from_json(judged.to_json()), outcome)
     refused = None
     if outcome.is_refused and judged.challenger is not None:
-        refused = f"Clear judge to ask again. {_who_may(rails, spec, judged.challenger)}"
+        refused = f"Clear judge to ask again. {_who_may(rails, spec, as_of, judged.challenger)}"
     return PromotedNight(**vars(summary), changed=outcome.has_changed, refused=refused)
 
 

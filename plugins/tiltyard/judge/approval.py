@@ -93,6 +93,7 @@ def faults_of_all(
     trained_by: str,
     approvers: Approvers | None = None,
     who: Who = person,
+    released_by: Sequence[str] = (),
 ) -> list[str]:
     """What keeps these approvals, together, from counting, as half sentences; empty when they count.
 
@@ -116,12 +117,18 @@ def faults_of_all(
 
 
 def faults_of(
-    approval: Approval, subject: Subject, trained_by: str, approvers: Approvers | None = None, who: Who = person
+    approval: Approval,
+    subject: Subject,
+    trained_by: str,
+    approvers: Approvers | None = None,
+    who: Who = person,
+    released_by: Sequence[str] = (),
 ) -> list[str]:
     """Everything that keeps one approval from counting, as half sentences.
 
     `trained_by`: who asked for the challenger's training, and may not approve it. `approvers`: who may answer for the
-    model's owner; None: anybody else. `who`: which names are one person's.
+    model's owner; None: anybody else. `who`: which names are one person's. `released_by`: who released what it is made
+    of, and may not approve it either.
     """
     faults = []
     approver, is_assumed = who(approval.approved_by), approval.is_assumed
@@ -140,14 +147,19 @@ def faults_of(
         requested_by = approval.requested_by if isinstance(approval.requested_by, tuple) else (approval.requested_by,)
         trainers = (trained_by or "").split(",")
         asked, trained = set(map(who, requested_by)), {who(trained_by), *map(who, trainers)}
+        released = set(map(who, released_by))
         if not any(asked) or UNKNOWN in asked:
             faults.append("it is not known who asked for it")
         if not any(trained) or UNKNOWN in trained:
             faults.append("it is not known who trained it")
+        if UNKNOWN in released:
+            faults.append("it is not known who released what it is made of")
         if approver in asked | trained:
             faults.append(f"'{approval.approved_by}' asked for it and cannot approve it")
+        elif approver in released:
+            faults.append(f"'{approval.approved_by}' released what it is made of and cannot approve it")
         elif approvers is not None and approval.responded_at is not None:
-            asked_by = [name for name in (*requested_by, *trainers) if name]
+            asked_by = [name for name in (*requested_by, *trainers, *released_by) if name]
             may = approvers.names(approval.responded_at.date(), asked_by, who)
             if approver not in map(who, may):
                 faults.append(

@@ -18,7 +18,7 @@ from tiltyard import clock
 from tiltyard.answered import arm
 from tiltyard.clock import night_closing
 from tiltyard.errors import CheckFailed, Unavailable
-from tiltyard.judge import aliases, approval, evidence_file, forecast, gate, label_check, pairs, rollback
+from tiltyard.judge import aliases, approval, evidence_file, forecast, gate, label_check, pairs, releasers, rollback
 from tiltyard.judge.approval import Approval, Subject
 from tiltyard.judge.best import best_of
 from tiltyard.lake import quoted
@@ -425,7 +425,10 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
         subject = Subject(spec.name, best.challenger, night, best.evidence.bound)
         rules = load_portfolio(rails.settings.models)
         approvers = rules.approvers.get(spec.owner)
-        faults = approval.faults_of_all(spec, approvals, subject, trained.requested_by, approvers, rules.who)
+        released_by = releasers.behind(rails, spec, best.challenger, best.champion)
+        faults = approval.faults_of_all(
+            spec, approvals, subject, trained.requested_by, approvers, rules.who, released_by
+        )
         faults += evidence_file.faults(rails, best.evidence)
         if all(answer.is_assumed and answer.chosen == approval.REJECT for answer in approvals):
             _refuse(rails, spec, night, approvals, [])

@@ -43,10 +43,11 @@ LEFTOVER_S = 3_600
 log = logging.getLogger(__name__)
 
 
-def accept(rails: Rails, now: datetime) -> AcceptedRelease:
+def accept(rails: Rails, now: datetime, *, by: str) -> AcceptedRelease:
     """Put what is acceptable of the checkout in force. The one in force when nothing has changed; twice is once.
 
-    `rails` as they were opened for the checkout, not for a release (`release.in_force`).
+    `rails` as they were opened for the checkout, not for a release (`release.in_force`). `by`: who does that, several
+    with a comma between them; the ledger keeps it with what has changed.
     """
     settings = rails.settings
     with rails.lake.exclusive("release"):
@@ -68,6 +69,7 @@ def accept(rails: Rails, now: datetime) -> AcceptedRelease:
                 raise
             return _as_before(rails, last, before, texts, error, now)
         made = _made(accepted, [*missing, *refused], checkout, now)
+        made = replace(made, released_by=by, changed=release.changed(before, accepted))
         _begin(rails, before, accepted, kept)
         rails.ledger.accept(made)
         release.put_in_force(settings, kept)
@@ -149,9 +151,10 @@ def _newest_settled(rails: Rails, spine: str, source: str) -> date | None:
     return max([*settled, *([run.night] if run else [])], default=None)
 
 
-def in_force(checkout: Rails, now: datetime) -> tuple[Rails, AcceptedRelease]:
-    """The rails under the release that `accept` puts in force, and the release. `checkout` as `accept` wants them."""
-    accepted = accept(checkout, now)
+def in_force(checkout: Rails, now: datetime, *, by: str) -> tuple[Rails, AcceptedRelease]:
+    """The rails under the release that `accept` puts in force, and the release. Both arguments as `accept` wants them,
+    and `by` too."""
+    accepted = accept(checkout, now, by=by)
     return replace(checkout, settings=release.in_force(checkout.settings)), accepted
 
 

@@ -56,6 +56,8 @@ class VersionFacts(Record):
     """End of its prediction times, ISO, not included."""
     snapshot: int | None = None
     """The lake's snapshot that the frame was read from."""
+    release: str | None = None
+    """Folder of the release that it was trained under; None for the checkout as it was, and where it was not kept."""
     spec: str | None = None
     """SHA-256 of the spec."""
     seed: int | None = None

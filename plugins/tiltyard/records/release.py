@@ -35,6 +35,12 @@ class AcceptedRelease(Record):
     """Number of its files."""
     refused: tuple[RefusedText, ...] = ()
     """What of the checkout is not in it."""
+    released_by: str | None = None
+    """Who put it in force, as a text, several with a comma between them; `airflow` for a night that nobody has started.
+    None of a preview, and of releases from before this was kept."""
+    changed: tuple[str, ...] | None = None
+    """What is another text in it than in the release before, or is new, or gone: files, and of models their folder,
+    like `models/churn`. None where `released_by` is."""
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from tiltyard import release
 from tiltyard import target as targets
 from tiltyard.clock import NIGHT, night_closing
 from tiltyard.prepare.frame import TrainingFrame
@@ -328,6 +329,7 @@ def _facts(
         frame=training_frame.digest,
         rows=training_frame.rows,
         snapshot=training_frame.snapshot,
+        release=release.name(settings),
         start=training_frame.start.isoformat(),
         end=training_frame.end.isoformat(),
         spec=spec.digest,

@@ -135,7 +135,7 @@ def remove(rails: Rails, name: str, kind: Kind | None = None, *, by: str, now: d
             return removal
         _write(note, names)
         _remove_texts(rails.settings, removal, parts)
-        _out_of_force(rails, names, parts, now)
+        _out_of_force(rails, names, parts, by, now)
         _drop(rails, names, removal)
         _empty_store(rails.settings, removal.online)
         for path in map(Path, removal.folders):
@@ -466,9 +466,9 @@ def _remove_texts(settings: Settings, removal: Removal, parts: Belongings) -> No
             folder.rmdir() if folder not in (settings.models, settings.expectations) else None
 
 
-def _out_of_force(rails: Rails, names: _Names, parts: Belongings, now: datetime) -> None:
+def _out_of_force(rails: Rails, names: _Names, parts: Belongings, by: str, now: datetime) -> None:
     """Put the checkout without it in force. Raises CheckFailed where its texts stay in force."""
-    accepted = releasing.accept(rails, now)
+    accepted = releasing.accept(rails, now, by=by)
     left = parts.files & release.stored(release.current(rails.settings)).keys()
     left |= {
         path

@@ -121,4 +121,4 @@ def test_outside_a_checkout_nothing_is_started(settings: Settings, tmp_path: Pat
     shutil.copytree(settings.models, tmp_path / "models")
     nowhere = settings.model_copy(update={"models": tmp_path / "models", "dbt": tmp_path / "no"})
     with pytest.raises(BadInput, match=r"There is no dbt folder at .*; run it in a checkout"):
-        starting.start(nowhere, (), lambda *_: None)
+        starting.start(nowhere, (), lambda *_: None, by="tests")

@@ -50,7 +50,7 @@ def accepted(tmp_path_factory: pytest.TempPathFactory, postgres_url: str) -> tup
     """A home in which the checkout as it is was accepted, and the release: dbt's first look takes seconds."""
     settings = make_settings(tmp_path_factory.mktemp("accepted"), postgres_url, sources=("subscription", "incident"))
     with rails_module.opened(settings) as opened:
-        return settings.home, releasing.accept(opened, NOW)
+        return settings.home, releasing.accept(opened, NOW, by="tests")
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_ledger_names_the_release_where_the_file_in_the_home_does_not(
     else:
         pointer.write_text(text)
     append(checkout / SPEC, "tier: [\n")
-    accepted = releasing.accept(rails, NOW)
+    accepted = releasing.accept(rails, NOW, by="tests")
     assert [(refused.path, refused.stands) for refused in accepted.refused] == [("models/churn", True)]
     folder = release.current(rails.settings)
     assert folder is not None and (folder / SPEC).read_bytes() == (before / SPEC).read_bytes()
@@ -101,7 +101,7 @@ def test_before_the_first_release_the_checkout_counts(settings: Settings) -> Non
 
 
 def test_a_release_is_the_checkout_to_the_byte_and_twice_is_once(rails: Rails) -> None:
-    accepted = releasing.accept(rails, instant("2025-02-04"))
+    accepted = releasing.accept(rails, instant("2025-02-04"), by="tests")
     assert accepted.refused == ()
     assert accepted.digest == accepted.checkout == release.digest(release.working(rails.settings))
     assert [made.accepted_at for made in rails.ledger.releases()] == [NOW]
@@ -219,7 +219,7 @@ def test_what_is_refused_changes_nothing_and_everything_else_takes_effect(
     before = release.stored(release.current(rails.settings))
     break_it(checkout)
     append(checkout / "models/sla_breach/card.md", "\nA line more.\n")  # somebody else's change of the same day
-    accepted = releasing.accept(rails, NOW)
+    accepted = releasing.accept(rails, NOW, by="tests")
     (refused,) = accepted.refused
     assert (refused.path, refused.stands) == (path, True)
     assert re.search(reason, refused.reason), refused.reason
@@ -235,7 +235,7 @@ def test_a_row_of_the_release_that_cannot_be_read_stops_nobody(rails: Rails) -> 
     with rails.ledger.engine.begin() as connection:
         connection.execute(sa.text("update release set refused = '7'::jsonb"))
     assert rails.ledger.release() is None
-    accepted = releasing.accept(rails, instant("2025-02-04"))
+    accepted = releasing.accept(rails, instant("2025-02-04"), by="tests")
     assert before is not None
     assert (accepted.digest, accepted.refused) == (before.digest, ())
     assert rails.ledger.release() == accepted
@@ -243,24 +243,24 @@ def test_a_row_of_the_release_that_cannot_be_read_stops_nobody(rails: Rails) -> 
 
 def test_what_is_mended_takes_effect(rails: Rails, checkout: Path) -> None:
     change(checkout / SPEC, "tier: 3", "tier: 7")
-    assert releasing.accept(rails, NOW).refusals("churn")
+    assert releasing.accept(rails, NOW, by="tests").refusals("churn")
     assert find(release.in_force(rails.settings).models, "churn").tier == 3
     change(checkout / SPEC, "tier: 7", "tier: 2")
-    assert releasing.accept(rails, NOW).refused == ()
+    assert releasing.accept(rails, NOW, by="tests").refused == ()
     assert find(release.in_force(rails.settings).models, "churn").tier == 2
 
 
 def test_a_new_model_that_is_refused_is_not_there_yet_and_a_deleted_one_is_gone(rails: Rails, checkout: Path) -> None:
     shutil.copytree(checkout / "models/churn", checkout / "models/young")
     change(checkout / "models/young/spec.yaml", "tier: 3", "tier: 7")
-    (refused,) = releasing.accept(rails, NOW).refused
+    (refused,) = releasing.accept(rails, NOW, by="tests").refused
     assert (refused.path, refused.stands) == ("models/young", False)
     assert "young" not in {spec.name for spec in portfolio(release.in_force(rails.settings))}
     change(checkout / "models/young/spec.yaml", "tier: 7", "tier: 3")
-    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW, by="tests")
     assert "young" in {spec.name for spec in portfolio(release.in_force(rails.settings))}
     shutil.rmtree(checkout / "models/young")
-    assert releasing.accept(rails, NOW).refused == ()
+    assert releasing.accept(rails, NOW, by="tests").refused == ()
     assert "young" not in {spec.name for spec in portfolio(release.in_force(rails.settings))}
 
 
@@ -274,19 +274,19 @@ def test_a_new_model_begins_with_the_next_night_of_its_source(rails: Rails, chec
     change(checkout / SPEC, "tier: 3", "tier: 2")
     releasing.preview(rails, NOW)
     assert rails.ledger.first_nights(["churn", "twin"]) == {}
-    releasing.accept(rails, NOW)
-    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW, by="tests")
+    releasing.accept(rails, NOW, by="tests")
     assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 5)}
     assert [(event.kind, event.night) for event in rails.ledger.events("twin")] == [
         ("model_accepted", date(2025, 2, 5))
     ]
     shutil.move(checkout / "models" / "twin", checkout / "twin")
-    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW, by="tests")
     spine = find(checkout / "models", "churn").prediction.spine
     settled = TableState(night=date(2025, 2, 7), table=spine, state="published")
     rails.ledger.publish([settled], settled.night, "done", FeaturesSummary())
     shutil.move(checkout / "twin", checkout / "models" / "twin")
-    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW, by="tests")
     assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 8)}
 
 
@@ -305,25 +305,25 @@ def test_a_model_that_takes_the_place_of_another_begins_with_what_that_has_not_s
     settle(rails, 3, "churn")
     settle(rails, 4)
     shutil.move(checkout / "models" / "churn", checkout / "models" / "lapse")
-    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW, by="tests")
     assert rails.ledger.first_nights(["lapse"]) == {"lapse": date(2025, 2, 4)}
     settle(rails, 4, "lapse")
     shutil.move(checkout / "models" / "lapse", checkout / "models" / "churn")  # and back: this one scored the night
-    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW, by="tests")
     assert rails.ledger.first_nights(["churn"]) == {"churn": date(2025, 2, 5)}
 
 
 def test_a_model_that_is_back_before_another_night_was_settled_was_never_away(rails: Rails, checkout: Path) -> None:
     shutil.copytree(checkout / "models" / "churn", checkout / "models" / "twin")
     settle(rails, 3)
-    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW, by="tests")
     assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 4)}
     settle(rails, 4)
     for name in ("churn", "twin"):
         shutil.move(checkout / "models" / name, checkout / name)
-        releasing.accept(rails, NOW)
+        releasing.accept(rails, NOW, by="tests")
         shutil.move(checkout / name, checkout / "models" / name)
-        releasing.accept(rails, NOW)
+        releasing.accept(rails, NOW, by="tests")
     assert rails.ledger.first_nights(["churn", "twin"]) == {"twin": date(2025, 2, 4)}
 
 
@@ -359,7 +359,7 @@ def test_what_of_the_checkout_waits_is_said_of_every_model(rails: Rails, checkou
     change(checkout / "models" / "twin" / "spec.yaml", "tier: 7", "tier: 3")
 
     shutil.rmtree(checkout / "models" / "hotel_cancellation")
-    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW, by="tests")
     assert str(release.pending(settings)) == ""
     assert "Not in force" not in told_by(settings, "models")
 
@@ -376,7 +376,7 @@ def told_by(settings: Settings, *words: str, stderr: bool = True) -> str:
 def test_a_column_that_others_need_is_not_renamed_under_them(rails: Rails, checkout: Path) -> None:
     """Nobody touched churn; its label was rewritten, and so churn would have none tonight."""
     change(checkout / "dbt/models/labels/lbl_churn.yml", "name: label", "name: outcome")
-    (refused,) = releasing.accept(rails, NOW).refused
+    (refused,) = releasing.accept(rails, NOW, by="tests").refused
     assert refused.path == "dbt/models/labels/lbl_churn.yml"
     assert refused.reason.startswith("churn needs it as it was: ")
     assert "lbl_churn has no column label" in refused.reason
@@ -386,7 +386,7 @@ def test_a_release_that_somebody_changed_on_the_disk_is_written_anew(rails: Rail
     folder = release.current(rails.settings)
     assert folder is not None
     (folder / SPEC).write_text("tier: 1\n", encoding="utf-8")
-    releasing.accept(rails, NOW)
+    releasing.accept(rails, NOW, by="tests")
     assert release.stored(release.current(rails.settings)) == release.working(rails.settings)
 
 
@@ -401,7 +401,7 @@ place, step = sys.argv[1].split(".")
 owner = release if place == "release" else rails.Ledger
 setattr(owner, step, lambda *given: os.kill(os.getpid(), signal.SIGKILL))
 with rails.opened(Settings.model_validate_json(sys.stdin.read())) as opened:
-    releasing.accept(opened, now())
+    releasing.accept(opened, now(), by="tests")
 """
 
 
@@ -415,7 +415,7 @@ def test_killed_anywhere_the_release_in_force_stays_and_the_next_attempt_goes_on
     killed = subprocess.run([sys.executable, "-c", KILLED, step], input=content, text=True, env=environment)
     assert killed.returncode == -signal.SIGKILL
     assert find(release.in_force(rails.settings).models, "churn").tier == 3
-    accepted = releasing.accept(rails, NOW)
+    accepted = releasing.accept(rails, NOW, by="tests")
     assert isinstance(accepted, AcceptedRelease)
     assert find(release.in_force(rails.settings).models, "churn").tier == 2
     assert rails.ledger.release() == accepted
@@ -425,18 +425,18 @@ def test_a_checkout_without_its_models_takes_nobody_away(rails: Rails, checkout:
     before = rails.ledger.release()
     assert before is not None
     (checkout / "models").rename(checkout / "aside")
-    accepted = releasing.accept(rails, NOW)
+    accepted = releasing.accept(rails, NOW, by="tests")
     (refused,) = accepted.refused
     assert (refused.path, refused.stands, accepted.digest) == ("models", True, before.digest)
     assert "TILTYARD_MODELS" in refused.reason
     (checkout / "aside").rename(checkout / "models")
-    assert releasing.accept(rails, NOW).refused == ()
+    assert releasing.accept(rails, NOW, by="tests").refused == ()
 
 
 def test_a_first_release_needs_every_folder(settings: Settings, checkout: Path) -> None:
     (checkout / "models").rename(checkout / "aside")
     with rails_module.opened(settings) as opened, pytest.raises(BadInput, match="TILTYARD_MODELS"):
-        releasing.accept(opened, NOW)
+        releasing.accept(opened, NOW, by="tests")
 
 
 def test_one_text_that_dbt_does_not_name_costs_a_first_release_nothing_else(settings: Settings, checkout: Path) -> None:
@@ -445,7 +445,7 @@ def test_one_text_that_dbt_does_not_name_costs_a_first_release_nothing_else(sett
     view = checkout / f"{VIEW}.yml"
     view.write_text(view.read_text().replace(described, f"{described}\"{{{{ var('nobody') }}}}\" # ", 1))
     with rails_module.opened(settings) as opened:
-        accepted = releasing.accept(opened, NOW)
+        accepted = releasing.accept(opened, NOW, by="tests")
         stored = release.stored(release.current(opened.settings))
     refused = {text.path: text.reason for text in accepted.refused if text.path.startswith("dbt/")}
     assert "Required var 'nobody' not found" in refused.pop(f"{VIEW}.sql")
@@ -467,9 +467,9 @@ def test_what_is_no_fault_of_a_text_refuses_none(rails: Rails, checkout: Path, m
     with monkeypatch.context() as patch:
         patch.setattr(releasing.transform, "parse", away)
         with pytest.raises(Unavailable):
-            releasing.accept(rails, NOW)
+            releasing.accept(rails, NOW, by="tests")
     assert rails.ledger.release() == before
-    assert releasing.accept(rails, NOW).refused == ()
+    assert releasing.accept(rails, NOW, by="tests").refused == ()
 
 
 def test_where_no_release_can_be_written_the_one_in_force_goes_on_until_one_can(rails: Rails, checkout: Path) -> None:
@@ -482,7 +482,7 @@ def test_where_no_release_can_be_written_the_one_in_force_goes_on_until_one_can(
     next_one = folder.with_name(release.digest(release.working(rails.settings))[: len(folder.name)])
     next_one.write_text("in the way")
     for _ in range(2):
-        told = releasing.accept(rails, NOW)
+        told = releasing.accept(rails, NOW, by="tests")
         assert (told.digest, release.current(rails.settings)) == (before.digest, folder)
         assert [(refused.path, refused.stands) for refused in told.refused] == [
             (f"{VIEW}.sql", True), ("models/churn", True), ("models/other", False),
@@ -490,5 +490,5 @@ def test_where_no_release_can_be_written_the_one_in_force_goes_on_until_one_can(
         assert f"{folder.parent} takes no files (Not a directory); make room" in str(told.refused[0])
         assert len(rails.ledger.releases()) == 2, "it is told once"
     next_one.unlink()
-    assert releasing.accept(rails, NOW).refused == ()
+    assert releasing.accept(rails, NOW, by="tests").refused == ()
     assert release.current(rails.settings) == next_one
