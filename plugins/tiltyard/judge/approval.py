@@ -97,10 +97,12 @@ def faults_of_all(
 ) -> list[str]:
     """What keeps these approvals, together, from counting, as half sentences; empty when they count.
 
-    `approvers`: who may answer for the model's owner; None: anybody but whoever asked or trained. `who`: which names
-    are one person's (`Portfolio.who`).
+    `approvers`: who may answer for the model's owner; None: anybody but whoever asked, trained or released. `who`:
+    which names are one person's (`Portfolio.who`). `released_by`: who released what the challenger is made of and the
+    champion is not (`releasers.behind`).
     """
-    found = [fault for approval in approvals for fault in faults_of(approval, subject, trained_by, approvers, who)]
+    rules = (trained_by, approvers, who, released_by)
+    found = [fault for approval in approvals for fault in faults_of(approval, subject, *rules)]
     faults = list(dict.fromkeys(found))
     if all(approval.is_assumed for approval in approvals):
         return faults

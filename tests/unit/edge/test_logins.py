@@ -71,6 +71,25 @@ def test_where_two_have_to_answer_that_is_said_and_whether_two_can(
     assert logins.who_may(people, asked_by, there, needed=2) == says
 
 
+@pytest.mark.parametrize(
+    ("asked_by", "released_by", "says"),
+    [
+        (["airflow"], ["root"], "These may answer: admin, approver. Not root, who released what it is made of."),
+        (["admin"], ["admin"], "These may answer: approver. Not admin, who asked for it."),
+        (["admin"], ["airflow"], "These may answer: approver. Not admin, who asked for it."),
+        (["approver"], ["admin"], "**Nobody can answer it here**: there is no other login. Not approver, who asked for "
+         "it; nor admin, who released what it is made of. Give somebody else a login first, or let the schedule start "
+         f"the night, for which nobody has asked then ({logins.HOW_TO})."),
+        (["admin"], ["unknown"], "**No approval counts**: it is not known who released what it is made of "
+         f"({logins.HOW_TO})."),
+    ],
+)  # fmt: skip
+def test_whoever_released_it_is_named_beside_whoever_asked(
+    asked_by: Sequence[str], released_by: Sequence[str], says: str
+) -> None:
+    assert logins.who_may(None, asked_by, LAPTOP, released_by=released_by) == says
+
+
 def test_the_head_of_a_form_is_read_back_as_it_was_written() -> None:
     until = datetime(2025, 5, 31, 2, 14, tzinfo=UTC)
     who = logins.who_may(None, ["admin"], LAPTOP, needed=2)

@@ -241,6 +241,19 @@ def test_a_row_of_the_release_that_cannot_be_read_stops_nobody(rails: Rails) -> 
     assert rails.ledger.release() == accepted
 
 
+def test_a_release_says_who_made_it_and_what_it_changed(rails: Rails, checkout: Path) -> None:
+    first = rails.ledger.release()
+    assert first is not None and first.released_by == "tests"
+    assert {SPEC.removesuffix("/spec.yaml"), f"{VIEW}.sql", "expectations/leakage.yaml"} <= {*(first.changed or ())}
+    append(checkout / SPEC, "# of ours\n")
+    append(checkout / f"{VIEW}.sql", "-- of ours\n")
+    assert releasing.accept(rails, NOW, by="ann, bob") == releasing.accept(rails, NOW, by="cid")
+    newest = rails.ledger.release()
+    assert newest is not None
+    assert (newest.released_by, newest.changed) == ("ann, bob", (f"{VIEW}.sql", "models/churn"))
+    assert releasing.preview(rails, NOW).released_by is None
+
+
 def test_what_is_mended_takes_effect(rails: Rails, checkout: Path) -> None:
     change(checkout / SPEC, "tier: 3", "tier: 7")
     assert releasing.accept(rails, NOW, by="tests").refusals("churn")
