@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from airflow.models.asset import AssetModel
 from airflow.models.log import Log
 
+from tests.conftest import know_project
 from tiltyard import postgres
 from tiltyard.edge import causers, task_run
 from tiltyard.edge.causers import Posted
@@ -101,3 +102,20 @@ def test_whoever_posts_an_event_has_asked_whatever_the_event_says(
     assert task_run.trainers(rails.settings) == "cid"
     run(event({}, None), event({"requested_by": ["bob"]}, "govern"))
     assert task_run.trainers(rails.settings) == "ann, bob, cid"
+
+
+def test_whoever_started_the_run_releases_what_it_puts_in_force(
+    rails: Rails, airflow: sa.Engine, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
+    know_project(rails.settings, postgres_url)
+    monkeypatch.setattr(task_run, "Settings", lambda: rails.settings)
+    dag_run = SimpleNamespace(triggering_user_name="ann", start_date=AT)
+    ti = SimpleNamespace(dag_id="incident__features", run_id="manual", task_id="ingest")
+    monkeypatch.setattr(task_run, "get_current_context", lambda: {"dag_run": dag_run, "ti": ti})
+    monkeypatch.setattr(task_run, "_at_work", lambda: None)
+    did(airflow, "post_clear_task_instances", "bob", AT, dag_id="incident__features", run_id="manual")
+    with task_run.accepting():
+        pass
+    accepted = rails.ledger.release()
+    assert accepted is not None
+    assert (accepted.released_by, "models/sla_breach" in (accepted.changed or ())) == ("ann, bob", True)

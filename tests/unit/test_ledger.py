@@ -1,17 +1,20 @@
 """The ledger: one promotion per night, one verdict per challenger, and roles derived from earlier nights."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 from pydantic import ValidationError
 
-from tiltyard import clock, ledger_tables
+from tiltyard import clock, ledger_tables, postgres
+from tiltyard import ledger as ledger_module
 from tiltyard.edge import due
 from tiltyard.ledger import Ledger
 from tiltyard.rails import Rails
 from tiltyard.records import (
+    AcceptedRelease,
     Decision,
     EvidenceRecord,
     FeaturesSummary,
@@ -30,6 +33,7 @@ from tiltyard.spec import Spec, load
 from tiltyard.succession import Roles
 
 FIRST = date(2016, 4, 1)
+AT = datetime(2016, 4, 1, tzinfo=UTC)
 
 
 def night(number: int) -> date:
@@ -440,3 +444,24 @@ def test_a_process_sees_to_the_tables_of_a_ledger_once(rails: Rails) -> None:
     finally:
         sa.event.remove(sa.engine.Engine, "before_cursor_execute", note)
     assert sent and not [statement for statement in sent if "create" in statement.lower() or "lock" in statement]
+
+
+def test_a_home_of_before_a_release_said_who_made_it_opens_and_says_it_from_then_on(rails: Rails) -> None:
+    old = AcceptedRelease(digest="old", checkout="c", accepted_at=AT, files=1)
+    with rails.ledger.engine.begin() as connection:
+        connection.execute(sa.text("alter table release drop column released_by, drop column changed"))
+        connection.execute(
+            sa.text(
+                "insert into release (digest, checkout, accepted_at, files, refused) values (:d, 'c', :at, 1, '[]')"
+            ),
+            {"d": old.digest, "at": AT},
+        )
+    ledger_module._made.discard(str(postgres.url(rails.settings, "ledger")))  # as another process opens it
+    opened = Ledger(rails.settings)
+    try:
+        assert opened.release() == old
+        new = replace(old, digest="new", released_by="ann", changed=("models/churn",))
+        opened.accept(new)
+        assert opened.releases() == [new, old]
+    finally:
+        opened.close()
