@@ -1,10 +1,14 @@
 """The chain: whoever changes what was decided, whichever way, is found out.
 
 Versions, decisions, promotions, watches, operations and explanations are only added to. Triggers refuse to change or
-delete a row, unless a night is taken back, and write an entry for every row that comes or goes: its digest and the hash
+delete a row, unless another row orders it, and write an entry for every row that comes or goes: its digest and the hash
 of the entry before, so that an entry can be neither changed, taken out nor put in without every later one. Triggers can
 be switched off by whoever owns the database; then the rows do not agree with their entries any more. Whoever writes all
 later entries anew is found out by a head of the chain that was kept elsewhere.
+
+What orders that rows go says who asked and why, is guarded itself, and its entry stands before theirs. A night that is
+taken back orders that decisions, watches and answers of its models go, in its own transaction alone; an erasure that a
+row goes and comes again at once. And what changes who serves has to stand on what was decided (`grounds`).
 
 The digests are PostgreSQL's own, of a row as JSON in UTC, without what is NULL. What the triggers do is held against
 what stands here; nothing that verifies calls a function of the database's.
@@ -12,6 +16,7 @@ what stands here; nothing that verifies calls a function of the database's.
 Method: Haber and Stornetta (1991), How to time-stamp a digital document, Journal of Cryptology 3:99-111.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Collection, Sequence
@@ -21,7 +26,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from tiltyard import clock, ledger_tables
+from tiltyard import clock, grounds, ledger_tables
 from tiltyard.errors import BadInput
 from tiltyard.records.base import Record
 from tiltyard.words import counted, listed
@@ -31,42 +36,73 @@ log = logging.getLogger(__name__)
 GUARDED: Final = (
     ledger_tables.version, ledger_tables.decision, ledger_tables.promotion, ledger_tables.watch,
     ledger_tables.operation, ledger_tables.operation_end, ledger_tables.default_task_end,
-    ledger_tables.tombstone, ledger_tables.erasure, ledger_tables.erasure_end,
+    ledger_tables.tombstone, ledger_tables.erasure, ledger_tables.erasure_end, ledger_tables.night_withdrawal,
 )  # fmt: skip
 """The tables that are only added to."""
+_OF_NIGHTS = "('decision', 'watch', 'default_task_end')"
+"""Those of which rows go when a night is taken back. One that has changed who serves never is."""
+_OF_ERASURES = "('tombstone', 'erasure', 'erasure_end')"
+"""Those that name nobody who was erased, so that no erasure writes into them."""
 UNWATCHED = "ledger_unwatched"
 """Kind of the event of triggers that were off when the ledger was opened."""
 MOST = 20
 """Faults of a kind and table that are told one by one."""
-_TAKING_BACK = "tiltyard.taking_back"
-"""Setting of a transaction that may delete rows, which the chain then says."""
+_ORDERED_BY = "tiltyard.ordered_by"
+"""Setting of a transaction: table and number of the row that orders its deletes, like 'erasure 3'."""
+_WATCH: Final = {"tiltyard_chain": 1 + 4 + 8 + 16, "tiltyard_truncate": 2 + 32}
+"""Trigger → when it fires, as `pg_trigger.tgtype` has it: after each row that is inserted, deleted or updated; before a
+table is truncated."""
+_EARLIER: Final = {"5231828234dac4b692f97d94282d721df2815716cd4892b38ff3f64cedde2d70"}
+"""SHA-256 of what the triggers' function was in earlier versions, which had `tiltyard_chain` alone."""
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 _DIGEST = "sha256(convert_to(jsonb_strip_nulls(to_jsonb({row}))::text, 'UTF8'))"
 _HASH = (
     "sha256({previous} || convert_to(concat_ws('|', {id}::text, {relation}, {action}, {key}::text, "
-    "encode({digest}, 'hex'), extract(epoch from {at})::text), 'UTF8'))"
+    "encode({digest}, 'hex'), extract(epoch from {at})::text, {ordered_by}), 'UTF8'))"
 )
+"""Of an entry that nothing orders it is what it was before entries said so: `concat_ws` leaves out what is NULL."""
 _FUNCTION = f"""
 declare
-  entry jsonb := case tg_op when 'DELETE' then to_jsonb(old) else to_jsonb(new) end;
+  entry jsonb;
+  ordered text[] := regexp_match(current_setting('{
+    _ORDERED_BY
+}', true), '^(night_withdrawal|erasure) ([0-9]{{1,18}})$');
   last record;
   own record;
 begin
-  if tg_op = 'UPDATE' then
+  if tg_op in ('UPDATE', 'TRUNCATE') then
     raise exception '% is only added to: what was decided stays as it was', tg_table_name
       using errcode = 'insufficient_privilege';
   end if;
-  if tg_op = 'DELETE' and coalesce(current_setting('{_TAKING_BACK}', true), '') <> 'on' then
-    raise exception '% is only added to: a night is taken back with tiltyard nights withdraw', tg_table_name
-      using errcode = 'insufficient_privilege';
+  if tg_op = 'INSERT' then
+    entry := to_jsonb(new);
+    ordered := null;
+  else
+    entry := to_jsonb(old);
+    if ordered[1] = 'night_withdrawal' and tg_table_name in {_OF_NIGHTS} then
+      perform from night_withdrawal n
+      where n.id = ordered[2]::bigint and n.xmin = pg_current_xact_id()::xid and n.models ? (entry ->> 'model')
+        and to_jsonb(n.night) in (entry -> 'night', entry -> 'opened');
+    elsif ordered[1] = 'erasure' and tg_table_name not in {_OF_ERASURES} then
+      perform from erasure e
+      where e.id = ordered[2]::bigint
+        and not exists (select from erasure_end d where d.erasure = e.id and d.outcome = 'done');
+    else
+      perform where false;
+    end if;
+    if not found then
+      raise exception '% is only added to: a night is taken back with tiltyard nights withdraw', tg_table_name
+        using errcode = 'insufficient_privilege';
+    end if;
   end if;
   perform pg_advisory_xact_lock(hashtext('tiltyard/chain'));
   select id, hash into last from chain order by id desc limit 1;
   select coalesce(last.id, 0) + 1 as id, tg_table_name::text as relation, lower(tg_op) as action,
     (select jsonb_object_agg(name, entry -> name) from unnest(tg_argv) as name) as key,
     sha256(convert_to(jsonb_strip_nulls(entry)::text, 'UTF8')) as digest,
-    coalesce(last.hash, ''::bytea) as previous, clock_timestamp() as recorded_at into own;
-  insert into chain (id, relation, action, key, digest, previous, hash, recorded_at) values (
+    coalesce(last.hash, ''::bytea) as previous, clock_timestamp() as recorded_at,
+    ordered[1] || ' ' || ordered[2] as ordered_by into own;
+  insert into chain (id, relation, action, key, digest, previous, hash, recorded_at, ordered_by) values (
     own.id, own.relation, own.action, own.key, own.digest, own.previous,
     {
     _HASH.format(
@@ -77,16 +113,21 @@ begin
         key="own.key",
         digest="own.digest",
         at="own.recorded_at",
+        ordered_by="own.ordered_by",
     )
 },
-    own.recorded_at
+    own.recorded_at, own.ordered_by
   );
   return null;
 end
 """
 _OF_ENTRY = _HASH.format(
-    previous="previous", id="id", relation="relation", action="action", key="key", digest="digest", at="recorded_at"
-)
+    previous="previous", id="id", relation="relation", action="action", key="key", digest="digest", at="recorded_at",
+    ordered_by="ordered_by",
+)  # fmt: skip
+_BEGINS = "(select coalesce(min(id), 0) from chain where relation = 'chain' and action = 'adopt')"
+"""SQL of the entry from which on every delete has to be ordered: the first one of its kind; 0 in a home that never was
+without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +159,8 @@ class ChainState(Record):
     """Number of rows that were there before the chain was, of which it cannot tell what they were before."""
     accepted: int
     """Number of rows that a person has accepted as they were found."""
+    unordered: int = 0
+    """Number of rows that were taken out before the chain said what had ordered it."""
     rows: int
     """Number of rows that were held against it."""
     faults: tuple[ChainFault, ...] = ()
@@ -126,35 +169,47 @@ class ChainState(Record):
 
 def begin(connection: sa.Connection) -> None:
     """See to the triggers, and, of a ledger that has no entry yet, take its rows as they are. That they were off
-    is kept as an event."""
+    is kept as an event; that they are those of an earlier version is not."""
     is_new = not connection.scalar(sa.text("select exists (select 1 from chain)"))
-    unwatched = _faulty_guards(connection)
-    if not unwatched:
+    if not _faulty_guards(connection):
         return
-    if not is_new:
-        # a table of a newer version of ours comes without a trigger, and without a row
-        tables = [fault.relation for fault in unwatched if _has_rows(connection, fault.relation)]
-    if not is_new and tables:
+    # a table of a newer version of ours comes without a trigger, and without a row
+    tables = [] if is_new else [name for name in _switched_off(connection) if _has_rows(connection, name)]
+    if tables:
         log.error("The ledger was not watched: the triggers of %s were off. They are on again.", listed(tables))
         values = {"kind": UNWATCHED, "model": "", "night": None, "detail": {"tables": tables}}
         connection.execute(ledger_tables.event.insert().values(**values, recorded_at=clock.now()))
+    _take_on_orders(connection)
     connection.execute(
         sa.text(
-            f"create or replace function tiltyard_chain() returns trigger language plpgsql set timezone = 'UTC' "
+            f"create or replace function tiltyard_chain() returns trigger language plpgsql "
+            f"set timezone = 'UTC' set search_path = {_schema(connection)}, pg_temp "
             f"as $tiltyard${_FUNCTION}$tiltyard$"
         )
     )
     for table in GUARDED:
         keys = ", ".join(f"'{column.name}'" for column in table.primary_key.columns)
-        connection.execute(
-            sa.text(
-                f"create or replace trigger tiltyard_chain after insert or update or delete on {table.name} "
-                f"for each row execute function tiltyard_chain({keys})"
+        for name, when in (
+            ("tiltyard_chain", f"after insert or update or delete on {table.name} for each row"),
+            ("tiltyard_truncate", f"before truncate on {table.name} for each statement"),
+        ):
+            connection.execute(
+                sa.text(f"create or replace trigger {name} {when} execute function tiltyard_chain({keys})")
             )
-        )
-        connection.execute(sa.text(f"alter table {table.name} enable always trigger tiltyard_chain"))
+            connection.execute(sa.text(f"alter table {table.name} enable always trigger {name}"))
         if is_new:
             _append(connection, table, "adopt", "")
+
+
+def _take_on_orders(connection: sa.Connection) -> None:
+    """Of a chain whose entries do not say yet what ordered a delete: from here on each has to. Those that are there are
+    told as what they are, and an entry says up to which."""
+    if "ordered_by" in {column["name"] for column in sa.inspect(connection).get_columns("chain")}:
+        return
+    connection.execute(sa.text("alter table chain add column ordered_by text"))
+    last = connection.scalar(sa.text("select max(id) from chain where action = 'delete'"))
+    if last is not None:
+        _write(connection, "chain", "adopt", {"id": last}, b"")
 
 
 def _has_rows(connection: sa.Connection, table: str) -> bool:
@@ -181,7 +236,7 @@ def _write(connection: sa.Connection, relation: str, action: str, key: object, d
         "select coalesce((select max(id) from chain), 0) + 1 as id, cast(:relation as text) as relation, "
         "cast(:action as text) as action, cast(:key as jsonb) as key, cast(:digest as bytea) as digest, "
         "coalesce((select hash from chain order by id desc limit 1), ''::bytea) as previous, "
-        "clock_timestamp() as recorded_at"
+        "clock_timestamp() as recorded_at, cast(null as text) as ordered_by"
     )
     connection.execute(
         sa.text(
@@ -193,9 +248,9 @@ def _write(connection: sa.Connection, relation: str, action: str, key: object, d
     )
 
 
-def taking_back(connection: sa.Connection) -> None:
-    """Let the rest of this transaction delete rows, which the chain then says."""
-    connection.execute(sa.text(f"set local {_TAKING_BACK} = 'on'"))
+def take_out(connection: sa.Connection, order: sa.Table, number: int) -> None:
+    """Let the rest of this transaction delete the rows that a row of `order` orders, which the chain then says."""
+    connection.execute(sa.text(f"set local {_ORDERED_BY} = '{order.name} {int(number)}'"))
 
 
 def verify(connection: sa.Connection, head: str | None = None) -> ChainState:
@@ -205,40 +260,49 @@ def verify(connection: sa.Connection, head: str | None = None) -> ChainState:
     faults = [*_faulty_guards(connection), *_faulty_links(connection)]
     for table in GUARDED:
         faults += _faulty_rows(connection, table)
+    faults += _unordered(connection, [table.name for table in GUARDED]) + _unfounded(connection)
     if head is not None:
         faults += _faulty_head(connection, head)
     row = connection.execute(
         sa.text(
             "select count(*) as entries, min(recorded_at) as begun_at, "
-            "count(*) filter (where action = 'adopt') as adopted, "
+            "count(*) filter (where action = 'adopt' and relation <> 'chain') as adopted, "
             "count(*) filter (where action = 'accept') as accepted, "
+            f"count(*) filter (where action = 'delete' and ordered_by is null and id < {_BEGINS}) as unordered, "
             "(select id || ':' || encode(hash, 'hex') from chain order by id desc limit 1) as head from chain"
         )
     ).one()
     rows = [connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0 for table in GUARDED]
     return ChainState(
         entries=row.entries, head=row.head, begun_at=row.begun_at, adopted=row.adopted, accepted=row.accepted,
-        rows=sum(rows), faults=tuple(faults),
+        unordered=row.unordered, rows=sum(rows), faults=tuple(faults),
     )  # fmt: skip
 
 
 def faults_of(connection: sa.Connection, model: str) -> list[ChainFault]:
-    """What of a model's rows is not as it was put down: as many rows as it has, and no other's."""
+    """What of a model's rows is not as it was put down, or changes who serves without a decision: as many rows as it
+    has, and no other's."""
     connection.execute(sa.text("set local timezone = 'UTC'"))
-    return [fault for table in GUARDED if "model" in table.c for fault in _faulty_rows(connection, table, model)]
+    own = [table for table in GUARDED if "model" in table.c]
+    faults = [fault for table in own for fault in _faulty_rows(connection, table, model)]
+    return [*faults, *_unordered(connection, [table.name for table in own], model), *_unfounded(connection, model)]
 
 
 def faults_of_succession(connection: sa.Connection) -> dict[str, list[ChainFault]]:
-    """Model → what of its versions, and of what says which of them is in service, is not as it was put down."""
+    """Model → what of its versions, and of what says which of them is in service, is not as it was put down or stands
+    on no decision."""
     connection.execute(sa.text("set local timezone = 'UTC'"))
     found: dict[str, list[ChainFault]] = {}
     operation, end = ledger_tables.operation, ledger_tables.operation_end
-    for table in (ledger_tables.version, ledger_tables.promotion, ledger_tables.watch, operation, end):
-        for fault in _faulty_rows(connection, table, most=None):
-            model = fault.key.get("model")
-            if model is None:  # of what was done by hand the operation says to whom
-                model = connection.scalar(sa.select(operation.c.model).where(operation.c.id == fault.key["id"]))
-            found.setdefault(str(model or ""), []).append(fault)
+    tables = (ledger_tables.version, ledger_tables.promotion, ledger_tables.watch, operation, end)
+    faults = [fault for table in tables for fault in _faulty_rows(connection, table, most=None)]
+    faults += _faulty_rows(connection, ledger_tables.decision, most=None, where=grounds.PROMOTING)
+    faults += _unordered(connection, [table.name for table in tables], most=None) + _unfounded(connection, most=None)
+    for fault in faults:
+        model = fault.key.get("model")
+        if model is None:  # of what was done by hand the operation says to whom
+            model = connection.scalar(sa.select(operation.c.model).where(operation.c.id == fault.key["id"]))
+        found.setdefault(str(model or ""), []).append(fault)
     return found
 
 
@@ -264,11 +328,11 @@ def _key(table: sa.Table, alias: str = "t") -> str:
 
 
 def _faulty_rows(
-    connection: sa.Connection, table: sa.Table, model: str | None = None, most: int | None = MOST
+    connection: sa.Connection, table: sa.Table, model: str | None = None, most: int | None = MOST, where: str = "true"
 ) -> list[ChainFault]:
-    """The rows of a table, of all models or of one, that are not those of their newest entries; of more than `most` the
-    first, and how many more."""
-    own = of_model = ""
+    """The rows `t` of a table, of all models or of one, that are not those of their newest entries; of more than `most`
+    the first, and how many more. With `where` of those that are there alone."""
+    own, of_model = f"where {where}", "" if where == "true" else " and key in (select key from present)"
     if model is not None:
         own, keyed = "where t.model = :model", "model" in table.primary_key.columns
         # of a key that does not name the model, those that the table has: what is gone of them, the whole chain tells
@@ -302,6 +366,58 @@ def _faulty_rows(
         {"relation": table.name} | ({} if model is None else {"model": model}),
     ).all()
     return _told(table.name, [(row.key, row.what) for row in found], most)
+
+
+def _unordered(
+    connection: sa.Connection, tables: Collection[str], model: str | None = None, most: int | None = MOST
+) -> list[ChainFault]:
+    """The deletes that nothing ordered, also of rows that came again since: of the withdrawal of a night each stands
+    behind its order's own entry or another one of it, and in an erasure the row comes again with the next entry. What a
+    person has accepted since is not told."""
+    found = connection.execute(
+        sa.text(
+            f"""
+            select gone.relation, gone.key
+            from chain gone
+            left join night_withdrawal n on gone.ordered_by = 'night_withdrawal ' || n.id
+            left join erasure e on gone.ordered_by = 'erasure ' || e.id
+            left join chain before on before.id = gone.id - 1
+            left join chain after on after.id = gone.id + 1 and after.action = 'insert'
+                and after.relation = gone.relation and after.key = gone.key
+            where gone.action = 'delete' and gone.relation = any(:tables)
+                and (cast(:model as text) is null or gone.key ->> 'model' = :model)
+                and not coalesce(case
+                    when n.id is not null then gone.relation in {_OF_NIGHTS} and n.models ? (gone.key ->> 'model')
+                        and case
+                            when gone.key ? 'night' then gone.key -> 'night' = to_jsonb(n.night)
+                            else gone.key ->> 'opened' <= to_jsonb(n.night) #>> '{{}}'
+                        end
+                        and (before.ordered_by = gone.ordered_by or (
+                            before.relation = 'night_withdrawal' and before.action = 'insert'
+                            and before.key -> 'id' = to_jsonb(n.id)
+                        ))
+                    when e.id is not null then gone.relation not in {_OF_ERASURES} and after.id is not null
+                    when gone.ordered_by is null then gone.id < {_BEGINS}
+                        and (gone.relation in {_OF_NIGHTS} or after.id is not null)
+                end, false)
+                and not exists (
+                    select 1 from chain later
+                    where later.relation = gone.relation and later.key = gone.key and later.id > gone.id
+                        and later.action in ('gone', 'accept')
+                )
+            order by 1, 2
+            """
+        ),
+        {"tables": [*tables], "model": model},
+    ).all()
+    what = "was taken out, and nothing ordered it"
+    return _told_of_all([(row.relation, row.key, what) for row in found], most)
+
+
+def _unfounded(connection: sa.Connection, model: str | None = None, most: int | None = MOST) -> list[ChainFault]:
+    """What changes who serves and stands on no decision (`grounds`)."""
+    found = connection.execute(sa.text(grounds.UNFOUNDED), {"model": model}).all()
+    return _told_of_all([(row.relation, row.key, row.what) for row in found], most)
 
 
 def _faulty_links(connection: sa.Connection) -> list[ChainFault]:
@@ -341,20 +457,59 @@ def _faulty_head(connection: sa.Connection, head: str) -> list[ChainFault]:
 
 def _faulty_guards(connection: sa.Connection) -> list[ChainFault]:
     """The tables whose rows could be changed without the chain saying so."""
-    source = connection.scalar(sa.text("select prosrc from pg_proc where oid = to_regproc('tiltyard_chain')"))
-    watched = set(
-        connection.scalars(
-            sa.text(
-                "select tgrelid::regclass::text from pg_trigger "
-                "where tgname = 'tiltyard_chain' and tgenabled = 'A' and tgfoid = to_regproc('tiltyard_chain')"
-            )
-        )
-    )
-    is_ours = source == _FUNCTION
+    source, config = _function(connection)
+    on = _triggers(connection)
+    path = f"search_path={_schema(connection)}, pg_temp"
+    is_ours = source == _FUNCTION and {setting.lower() for setting in config} == {"timezone=utc", path.lower()}
     return [
         ChainFault(relation=table.name, key={}, what="is not watched: its trigger is off, or does something else")
         for table in GUARDED
-        if not is_ours or table.name not in watched
+        if not is_ours or {(table.name, name) for name in _WATCH} - on
+    ]
+
+
+def _switched_off(connection: sa.Connection) -> list[str]:
+    """The tables whose triggers are not those of any version of ours."""
+    source, _ = _function(connection)
+    is_earlier = hashlib.sha256(source.encode()).hexdigest() in _EARLIER
+    needed = {"tiltyard_chain"} if is_earlier else {*_WATCH}
+    on = _triggers(connection)
+    is_known = is_earlier or source == _FUNCTION
+    return [table.name for table in GUARDED if not is_known or {(table.name, name) for name in needed} - on]
+
+
+def _function(connection: sa.Connection) -> tuple[str, list[str]]:
+    """What the triggers' function does, and with which settings."""
+    query = "select prosrc, coalesce(proconfig, '{}') from pg_proc where oid = to_regproc('tiltyard_chain')"
+    row = connection.execute(sa.text(query)).one_or_none()
+    return ("", []) if row is None else (str(row[0]), list(row[1]))
+
+
+def _triggers(connection: sa.Connection) -> set[tuple[str, str]]:
+    """(table, name) of the triggers that fire always, when they should, and call our function."""
+    rows = connection.execute(
+        sa.text(
+            "select tgrelid::regclass::text, tgname::text, tgtype::integer from pg_trigger "
+            "where tgenabled = 'A' and tgqual is null and tgattr::text = '' "
+            "and tgfoid = to_regproc('tiltyard_chain')"
+        )
+    )
+    return {(str(table), str(name)) for table, name, when in rows if _WATCH.get(str(name)) == when}
+
+
+def _schema(connection: sa.Connection) -> str:
+    """The schema of the ledger's tables, as SQL has it."""
+    return str(connection.scalar(sa.text("select quote_ident(current_schema())")))
+
+
+def _told_of_all(
+    found: Sequence[tuple[str, dict[str, str | int | float | None], str]], most: int | None
+) -> list[ChainFault]:
+    """The same of several tables."""
+    return [
+        fault
+        for relation in dict.fromkeys(relation for relation, _, _ in found)
+        for fault in _told(relation, [(key, what) for own, key, what in found if own == relation], most)
     ]
 
 

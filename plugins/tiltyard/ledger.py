@@ -53,6 +53,7 @@ from tiltyard.ledger_tables import (
     named_rows,
     newest_states,
     next_moment,
+    night_withdrawal,
     operation,
     operation_end,
     promotion,
@@ -474,11 +475,15 @@ class Ledger:
         is_more: bool = False,
     ) -> dict[str, int]:
         """Take a night back, as far as it is of these models, sources and tables (and, `whole`, of the portfolio), and
-        keep as an event what was taken, with who and why (`detail`): both or neither. Table → number of rows. Nothing
-        is kept where nothing was there to take, here or (`is_more`) elsewhere."""
+        keep as an event what was taken, with `by` whom and for what `reason` (`detail`), which is also what orders it
+        (`chain`): all or nothing. Table → number of rows. Nothing is kept where nothing was there to take, here or
+        (`is_more`) elsewhere."""
         rows: dict[str, list[dict[str, Any]]] = {}
-        with self.engine.begin() as connection:
-            chain.taking_back(connection)
+        order = {"night": night, "models": sorted(models), "requested_by": detail["by"], "reason": detail["reason"]}
+        with self.engine.connect() as connection, connection.begin() as transaction:
+            ordering = night_withdrawal.insert().values(**order, recorded_at=self._now())
+            number: int = connection.execute(ordering.returning(night_withdrawal.c.id)).scalar_one()
+            chain.take_out(connection, night_withdrawal, number)
             for name, statement in withdrawing(night, models, sources, tables, whole):
                 if found := [dict(row) for row in connection.execute(statement).mappings()]:
                     rows[name] = found
@@ -486,6 +491,8 @@ class Ledger:
                 kept = {name: json.loads(json.dumps(found, default=str)) for name, found in rows.items()}
                 values = {"kind": WITHDRAWN, "model": "", "night": night, "recorded_at": self._now()}
                 connection.execute(event.insert().values(**values, detail={**detail, "taken": kept}))
+            else:
+                transaction.rollback()
         return {name: len(found) for name, found in rows.items()}
 
     def table_states(self, until: date | None = None) -> list[TableState]:

@@ -380,6 +380,17 @@ erasure_found = sa.Table(
     sa.Column("count", sa.BigInteger, nullable=False),
 )
 
+night_withdrawal = sa.Table(
+    "night_withdrawal",  # what orders that rows of a night are taken out; the event has what they were
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("night", sa.Date, nullable=False),
+    sa.Column("models", _json, nullable=False),  # whose rows of the night may go
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("recorded_at", _instant, nullable=False),
+)
+
 erasure_touched = sa.Table(
     "erasure_touched",  # what was counted with rows of theirs, and is counted without by the next build
     metadata,
@@ -400,6 +411,7 @@ chain = sa.Table(  # of which `chain.py` says what it is
     sa.Column("previous", sa.LargeBinary, nullable=False),
     sa.Column("hash", sa.LargeBinary, nullable=False),
     sa.Column("recorded_at", _instant, nullable=False),
+    sa.Column("ordered_by", sa.Text),  # table and number of what orders a delete; NULL: no delete, or from before
 )
 sa.Index("entries_of_row", chain.c.relation, chain.c.key)
 sa.Index("entries_of_model", chain.c.relation, chain.c.key["model"].astext)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from tiltyard import chain, postgres
+from tiltyard import chain, ledger_tables, postgres
 from tiltyard.ledger_tables import json_text
 from tiltyard.settings import Settings
 from tiltyard.upkeep.erasing.hunt import Found, Hunt
@@ -67,6 +67,8 @@ class DatabasePlace:
         guarded = {table.name: table for table in chain.GUARDED} if self.database == "ledger" else {}
         tables = set()
         with engine.begin() as connection:
+            if guarded and hunt.erasure is not None:
+                chain.take_out(connection, ledger_tables.erasure, hunt.erasure)
             for column in _columns(connection):
                 rows = list(_named(hunt, connection, column))
                 for at, content in rows:
@@ -137,7 +139,6 @@ def _write(connection: sa.Connection, column: _Column, at: str, content: bytes) 
 
 def _put_down_again(connection: sa.Connection, table: sa.Table, column: _Column, at: str, content: bytes) -> None:
     """A row that is only added to: it goes and comes again, and the chain says both."""
-    chain.taking_back(connection)
     row = connection.execute(
         sa.text(f"delete from {column.place} where ctid = cast(:at as tid) returning to_jsonb({column.place}.*)"),
         {"at": at},

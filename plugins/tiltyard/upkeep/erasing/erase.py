@@ -7,7 +7,7 @@ who is killed anywhere is called again with the same names, and goes on. What wa
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tiltyard import clock, tombstones
 from tiltyard.errors import BadInput
@@ -79,11 +79,11 @@ def erase(
     unfinished = any({*one.hashes} & {*mine.values()} for one in rails.ledger.erasures.unfinished())
     if not known and not unfinished:
         return Erased(_receipt_of(rails, [mine[value] for value in going]), tuple(sorted(names - going)), True)
-    hunt = Hunt.of(rails, held, going)
     erasure = rails.ledger.erasures.open(
         held.entity, [mine[value] for value in going], mark=tombstones.mark(key), by=by, reason=reason.strip()
     )
     tombstones.known(rails.settings, *rails.ledger.erasures.hashes())
+    hunt = replace(Hunt.of(rails, held, going), erasure=erasure.id)
     receipt = _emptied(rails, hunt, erasure, found, began, said)
     return Erased(receipt, tuple(sorted(names - going)))
 

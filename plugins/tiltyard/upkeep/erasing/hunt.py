@@ -26,6 +26,8 @@ class Hunt:
     """The same, for bytes and texts."""
     most: int = 0
     """Number of rows of each part that are brought along."""
+    erasure: int | None = None
+    """Number of the erasure that orders it; None where nothing is erased."""
 
     @classmethod
     def of(cls, rails: Rails, whose: Whose, values: Collection[str], most: int = 0) -> "Hunt":
