@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from tests import decree
 from tiltyard import spec as specs
 from tiltyard.clock import night_closing
 from tiltyard.rails import Rails
@@ -143,7 +144,7 @@ def cached(settings: Settings) -> None:
 
 
 def promote(rails: Rails, spec: Spec, version: int, as_of: datetime, replaced: int | None = None) -> None:
-    assert rails.ledger.claim_promotion(Promotion(
+    assert decree.promote(rails.ledger, Promotion(
         model=spec.name, version=version, night=night_closing(as_of), replaced=replaced, requested_by="gate",
         approved_by=None, approval={},
     ))  # fmt: skip

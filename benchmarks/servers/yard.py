@@ -120,7 +120,7 @@ class Yard:
         number = self.champions.get(model, 0) + 1
         night = self.nights.get(model, FIRST) + timedelta(days=1)
         digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
-        from tiltyard.records import Promotion, Version, VersionFacts
+        from tiltyard.records import Decision, EvidenceRecord, Promotion, Version, VersionFacts
 
         ledger = self.rails.ledger
         ledger.add_version(
@@ -135,12 +135,25 @@ class Yard:
                 requested_by="bench",
             )
         )
+        before = self.champions.get(model)
+        evidence = EvidenceRecord(model=model, night=night, challenger=number, champion=before)
+        ledger.add_decision(
+            Decision(
+                model=model,
+                night=night,
+                challenger=number,
+                champion=before,
+                verdict="promote",
+                reasons=("by decree",),
+                evidence=evidence.signed("promote"),
+            )
+        )
         assert ledger.claim_promotion(
             Promotion(
                 model=model,
                 version=number,
                 night=night,
-                replaced=self.champions.get(model),
+                replaced=before,
                 requested_by="bench",
                 approved_by=None,
                 approval={},

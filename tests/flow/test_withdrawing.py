@@ -278,6 +278,7 @@ def test_of_every_table_of_the_ledger_it_is_known_whether_its_nights_go(rails: R
         "promotion": "refused",
         "operation_end": "refused",
         "event": "what happened has happened",
+        "night_withdrawal": "it says who took it back",
     }
     of_nights = {table.name for table in metadata.sorted_tables if "night" in table.columns}
     taken = {name for name, _ in withdrawing_statements(WRONG_DAY, ["till"], ["shop"], ["raw.sale"], True)}

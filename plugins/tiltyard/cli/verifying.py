@@ -38,7 +38,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Hold versions, decisions, promotions, watches, operations and explanations in the ledger against the chain that
-    was written with them. Exit 1 where one was changed, is gone or was put in by another way.
+    was written with them. Exit 1 where one was changed, is gone or was put in by another way, and where a promotion, a
+    rollback or a person's change does not follow from what was decided.
 
     With --lake every file of the lake is looked at, and every one that is damaged named, with the models that may have
     used it and the ways out. Exit 1 where there is one."""
@@ -99,6 +100,8 @@ def _show(state: "ChainState") -> None:
     say(f"{counted(state.rows, 'row')} held against {state.entries:,} of the chain")
     if state.begun_at:
         say(f"begun {state.begun_at:%Y-%m-%d %H:%M} UTC; {counted(state.adopted, 'row')} was there before")
+    if state.unordered:
+        say(f"{counted(state.unordered, 'row')} taken out before the chain said what had ordered it")
     if state.accepted:
         say(f"{counted(state.accepted, 'row')} accepted by a person as found")
     if state.head:

@@ -94,19 +94,20 @@ def faults_of_all(
     approvers: Approvers | None = None,
     who: Who = person,
     released_by: Sequence[str] = (),
+    shown: int = 0,
 ) -> list[str]:
     """What keeps these approvals, together, from counting, as half sentences; empty when they count.
 
     `approvers`: who may answer for the model's owner; None: anybody but whoever asked, trained or released. `who`:
     which names are one person's (`Portfolio.who`). `released_by`: who released what the challenger is made of and the
-    champion is not (`releasers.behind`).
+    champion is not (`releasers.behind`). `shown`: how many the evidence page has said that it needs.
     """
     rules = (trained_by, approvers, who, released_by)
     found = [fault for approval in approvals for fault in faults_of(approval, subject, *rules)]
     faults = list(dict.fromkeys(found))
     if all(approval.is_assumed for approval in approvals):
         return faults
-    needed = spec.gate.approvals if spec.tier == 1 else 1
+    needed = max(spec.gate.approvals if spec.tier == 1 else 1, shown)
     people = Counter(name for approval in approvals if (name := who(approval.approved_by)))
     faults += [
         f"'{name}' has approved twice, which is once: {needed} different people have to approve"

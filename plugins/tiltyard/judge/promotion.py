@@ -421,13 +421,16 @@ def promote(rails: Rails, spec: Spec, as_of: datetime, *approvals: Approval) -> 
     assert trained is not None
     if spec.tier == 1 and not approvals:
         return PromotionOutcome("Tier 1: a person has to approve, and nobody has.")
+    shown = best.evidence.promise.approvals if best.evidence.promise else 0
+    if shown and not approvals:  # the spec asks for none any more: the next night's decision goes by that
+        return PromotionOutcome("The model was of tier 1 when this night was judged, and nobody has approved.")
     if approvals:
         subject = Subject(spec.name, best.challenger, night, best.evidence.bound)
         rules = load_portfolio(rails.settings.models)
         approvers = rules.approvers.get(spec.owner)
         released_by = releasers.behind(rails, spec, best.challenger, best.champion)
         faults = approval.faults_of_all(
-            spec, approvals, subject, trained.requested_by, approvers, rules.who, released_by
+            spec, approvals, subject, trained.requested_by, approvers, rules.who, released_by, shown
         )
         faults += evidence_file.faults(rails, best.evidence)
         if all(answer.is_assumed and answer.chosen == approval.REJECT for answer in approvals):

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from tests import decree
 from tests.unit.conftest import FIRST
 from tiltyard import rails as rails_module
 from tiltyard.clock import night_closing
@@ -98,7 +99,8 @@ def test_the_best_of_several_is_promoted_and_the_worst_rejected(arena):
 def test_a_champion_is_replaced_by_a_better_one_and_keeps_the_previous_alias(arena):
     spec = arena.spec("successor")
     as_of = arena.duel(spec, {1: 0.25, 2: GOOD}, nights=10, per_night=150)
-    arena.rails.ledger.claim_promotion(
+    decree.promote(
+        arena.rails.ledger,
         Promotion(
             model=spec.name,
             version=1,
@@ -107,7 +109,7 @@ def test_a_champion_is_replaced_by_a_better_one_and_keeps_the_previous_alias(are
             requested_by="drift",
             approved_by=None,
             approval={},
-        )
+        ),
     )
     registry.set_alias(arena.rails, spec.name, "champion", 1)
     outcome = promotion.judge_night(arena.rails, spec, as_of)
@@ -489,9 +491,38 @@ def test_a_verdict_that_somebody_wrote_into_the_ledger_promotes_nobody(arena):
         connection.exec_driver_sql("alter table decision disable trigger user")
         connection.exec_driver_sql(f"update decision set verdict = 'promote' where model = '{spec.name}'")
         connection.exec_driver_sql("alter table decision enable always trigger tiltyard_chain")
+        connection.exec_driver_sql("alter table decision enable always trigger tiltyard_truncate")
     with pytest.raises(CheckFailed, match=r"is not what was put down: decision .* was changed\. Nothing follows"):
         promotion.promote(arena.rails, spec, as_of)
     assert arena.rails.ledger.promotions(spec.name) == []
+
+
+def test_where_somebody_has_written_a_promotion_into_the_ledger_the_gate_promotes_nobody_after_it(arena):
+    spec = arena.spec("promoted_by_hand")
+    as_of = arena.duel(spec, {1: GOOD})
+    assert promotion.judge(arena.rails, spec, as_of).verdict == "promote"
+    with arena.rails.ledger.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into promotion (model, version, night, requested_by, approval, recorded_at) "
+            f"values ('{spec.name}', 77, '{night_closing(as_of - DAY)}', 'mallory', '{{}}', now())"
+        )
+    with pytest.raises(CheckFailed, match=r"promotion \(model promoted_by_hand, version 77\) follows from no decision"):
+        promotion.promote(arena.rails, spec, as_of)
+    assert [row.version for row in arena.rails.ledger.promotions(spec.name)] == [77]
+
+
+def test_as_many_have_to_approve_as_the_page_has_said(arena, stakes):
+    """Also where the spec asks for fewer by now: the ledger holds the promotion against what was decided."""
+    spec, as_of, judged = stakes
+    fewer = spec.model_copy(update={"gate": spec.gate.model_copy(update={"approvals": 1})})
+    outcome = promotion.promote(arena.rails, fewer, as_of, approval(judged, as_of))
+    assert "2 people have to approve, 1 did" in outcome.reason
+    outcome = promotion.promote(arena.rails, spec.model_copy(update={"tier": 3}), as_of)
+    assert (outcome.promoted, outcome.reason) == (
+        None, "The model was of tier 1 when this night was judged, and nobody has approved."
+    )  # fmt: skip
+    assert promotion.promote(arena.rails, fewer, as_of, *both(judged, as_of)).promoted == 1
+    arena.rails.ledger.require_untouched(spec.name)
 
 
 def test_two_people_promote_and_the_ledger_says_who_saw_what(arena, stakes):
@@ -500,6 +531,7 @@ def test_two_people_promote_and_the_ledger_says_who_saw_what(arena, stakes):
     assert hashlib.sha256(page.read_bytes()).hexdigest() == judged.evidence
     assert page.name == f"{judged.night}-v1-{judged.evidence[:12]}.html"
     assert promotion.promote(arena.rails, spec, as_of, *both(judged, as_of)).promoted == 1
+    arena.rails.ledger.require_untouched(spec.name)
     (row,) = arena.rails.ledger.promotions(spec.name)
     assert row.approved_by == "maria, jonas"
     assert [one["approved_by"] for one in row.approval["given"]] == ["maria", "jonas"]

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests import decree
 from tests.unit.conftest import FIRST
 from tiltyard.clock import night_closing
 from tiltyard.edge import status
@@ -17,7 +18,8 @@ GOOD, POOR = 0.02, 0.9
 
 def promoted(arena, spec, version, as_of, replaced=None):
     """As a gate would have done it on that night."""
-    assert arena.rails.ledger.claim_promotion(
+    assert decree.promote(
+        arena.rails.ledger,
         Promotion(
             model=spec.name,
             version=version,
@@ -26,7 +28,7 @@ def promoted(arena, spec, version, as_of, replaced=None):
             requested_by="drift",
             approved_by=None,
             approval={},
-        )
+        ),
     )
     registry.set_alias(arena.rails, spec.name, "previous", replaced)
     registry.set_alias(arena.rails, spec.name, "champion", version)

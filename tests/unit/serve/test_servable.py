@@ -91,24 +91,36 @@ def test_a_version_that_the_ledger_lost_leaves_the_others(rails: Rails) -> None:
     assert again.current["near"].champion is not None
 
 
-def test_what_somebody_wrote_into_the_ledger_serves_nobody(rails: Rails, caplog: Any) -> None:
-    """A promotion that no gate has made, and another model's files under a version: who was in service stays, and
+@pytest.mark.parametrize(
+    ("before_it", "after_it", "told"),
+    [
+        (("alter table promotion disable trigger user",),
+         ("alter table promotion enable always trigger tiltyard_chain",
+          "alter table promotion enable always trigger tiltyard_truncate"),
+         "promotion (model near, version 2) was put in by another way"),
+        ((), (), "promotion (model near, version 2) follows from no decision"),
+    ],
+)  # fmt: skip
+def test_what_somebody_wrote_into_the_ledger_serves_nobody(
+    rails: Rails, caplog: Any, before_it: tuple[str, ...], after_it: tuple[str, ...], told: str
+) -> None:
+    """A promotion that no gate has made, past the triggers or with an entry in the chain: who was in service stays, and
     whoever begins to serve then has the safe default; the other model is as it was."""
     before = fetched(rails.settings)
     spec = served.written(rails.settings.models, "near")
     with rails.ledger.engine.begin() as connection:
         for statement in (
-            "alter table promotion disable trigger user",
+            *before_it,
             "insert into promotion (model, version, night, requested_by, approval, recorded_at) "
             "values ('near', 2, '2024-03-01', 'nobody', '[]', now())",
-            "alter table promotion enable always trigger tiltyard_chain",
+            *after_it,
         ):
             connection.execute(sa.text(statement))
     rails.ledger.record_stage(spec.name, (served.FIRST + 8 * served.DAY).date(), "done", ShadowSummary())
     before.refresh()
     champion = before.current["near"].champion
     assert champion is not None and champion.number == 1
-    assert "promotion (model near, version 2) was put in by another way" in caplog.text
+    assert told in caplog.text
     shutil.rmtree(before.folder)
     fresh = fetched(rails.settings)
     assert fresh.current["near"].champion is None
