@@ -415,6 +415,7 @@ chain = sa.Table(  # of which `chain.py` says what it is
 )
 sa.Index("entries_of_row", chain.c.relation, chain.c.key)
 sa.Index("entries_of_model", chain.c.relation, chain.c.key["model"].astext)
+sa.Index("deletes", chain.c.relation, postgresql_where=chain.c.action == "delete")
 
 
 def upserting(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> pg.Insert:

@@ -239,7 +239,8 @@ def test_losing_the_claim_is_recorded_and_moves_no_alias(arena):
     as_of = arena.duel(spec, {1: 0.3, 2: GOOD}, nights=12)
     promotion.judge(arena.rails, spec, as_of)
     other = as_of - 3 * DAY
-    arena.rails.ledger.claim_promotion(
+    decree.promote(
+        arena.rails.ledger,
         Promotion(
             model=spec.name,
             version=2,
@@ -248,7 +249,7 @@ def test_losing_the_claim_is_recorded_and_moves_no_alias(arena):
             requested_by="x",
             approved_by=None,
             approval={},
-        )
+        ),
     )
     outcome = promotion.promote(arena.rails, spec, as_of)
     assert outcome.promoted is None
@@ -281,7 +282,8 @@ def test_a_rerun_of_an_old_night_leaves_the_present_alone(arena):
     spec = arena.spec("rerun")
     as_of = arena.duel(spec, {1: 0.3, 2: GOOD}, nights=12, per_night=150)
     for number, night in ((1, as_of - 2 * DAY), (2, as_of)):
-        arena.rails.ledger.claim_promotion(
+        decree.promote(
+            arena.rails.ledger,
             Promotion(
                 model=spec.name,
                 version=number,
@@ -290,7 +292,7 @@ def test_a_rerun_of_an_old_night_leaves_the_present_alone(arena):
                 requested_by="drift",
                 approved_by=None,
                 approval={},
-            )
+            ),
         )
         registry.set_alias(arena.rails, spec.name, "champion", number)
     old = promotion.judge_night(arena.rails, spec, as_of - 3 * DAY)
@@ -614,6 +616,7 @@ def test_the_question_cannot_be_forged_by_what_is_in_the_data(arena, stakes):
         connection.exec_driver_sql("alter table decision disable trigger user")
         connection.execute(decision.update().where(decision.c.model == spec.name).values(evidence=forged))
         connection.exec_driver_sql("alter table decision enable always trigger tiltyard_chain")
+        connection.exec_driver_sql("alter table decision enable always trigger tiltyard_truncate")
     text = evidence_file.markdown(arena.rails, spec, as_of, 1, "/there")
     assert "<script>" not in text
     assert [line for line in text.splitlines() if line.startswith("Evidence:")] == [f"Evidence: `{judged.evidence}`"]
