@@ -185,7 +185,7 @@ PARTS = (
     Part(
         "forged",
         "approvals by whoever caused it, by strangers, twice, or written into the record; rows of the ledger "
-        "that were changed, taken out or put in",
+        "that were changed, taken out or put in, past its triggers or as the project does",
         "nothing is promoted, and the chain names what was changed",
         300,
         Tests(
@@ -194,7 +194,7 @@ PARTS = (
                 "tests/unit/judge/test_operate.py",
                 "tests/unit/judge/test_promotion.py",
             ),
-            words="chain or approv or forged or answer",
+            words="chain or approv or forged or answer or written",
         ),
     ),
     Part(
