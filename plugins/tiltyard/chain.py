@@ -140,7 +140,8 @@ def begin(connection: sa.Connection) -> None:
         connection.execute(ledger_tables.event.insert().values(**values, recorded_at=clock.now()))
     connection.execute(
         sa.text(
-            f"create or replace function tiltyard_chain() returns trigger language plpgsql set timezone = 'UTC' "
+            f"create or replace function tiltyard_chain() returns trigger language plpgsql "
+            "security definer set timezone = 'UTC' set search_path = public, pg_temp "
             f"as $tiltyard${_FUNCTION}$tiltyard$"
         )
     )
