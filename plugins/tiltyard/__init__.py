@@ -8,7 +8,7 @@ for all models together), `release` (which texts are in force), `stages`, `table
 attempts the newest commits), `file_looks` (what is known of the lake's files), `outbox` (what people are told),
 `accounts` (what nights have cost),
 `chronicle` (what pages look back at), `operating` and `operations` (what people do to a model by hand), `succession`
-(who is champion on which night), `ledger` (who decided what), `lake`, `file_rows` and `casts` (what is read of files,
+(who is champion on which night), `ledger` (who decided what), `roles` (who may do what in the database), `lake`, `file_rows` and `casts` (what is read of files,
 and as what), `damage` (a file of the lake that is not as it was written), `rails` (settings, lake and ledger opened
 together), `suites` (one suite judges one batch), and `cli`, the command line over all of it.
 
