@@ -183,7 +183,7 @@ def begin(connection: sa.Connection) -> None:
     connection.execute(
         sa.text(
             f"create or replace function tiltyard_chain() returns trigger language plpgsql "
-            f"set timezone = 'UTC' set search_path = {_schema(connection)}, pg_temp "
+            f"security definer set timezone = 'UTC' set search_path = {_schema(connection)}, pg_temp "
             f"as $tiltyard${_FUNCTION}$tiltyard$"
         )
     )

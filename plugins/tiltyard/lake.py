@@ -336,6 +336,8 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: Settings, *, read
             attach(connection, settings, read_only=read_only)
             return
         except duckdb.Error as error:  # on a fresh catalogue of two who create its tables one loses, and finds them
+            if refused := postgres.forbidden(settings, error):
+                raise refused from None
             if attempt == ATTEMPTS - 1 or ("already exists" not in str(error) and "duplicate key" not in str(error)):
                 raise Unavailable(f"The lake does not open: {str(error).splitlines()[0]}") from None
             time.sleep(random.uniform(0.02, 0.1) * 2**attempt)

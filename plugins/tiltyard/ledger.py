@@ -201,6 +201,13 @@ class Ledger:
         """Who was erased."""
         return Erasures(self.engine)
 
+    def require_right(self, to: Literal["INSERT", "DELETE"], table: sa.Table = decision) -> None:
+        """Raises BadInput where the database's user may not add rows to a table, or take them out: asked first by what
+        reaches further than the ledger, so that it is not left half done."""
+        with self.engine.connect() as connection:
+            if not connection.scalar(sa.select(sa.func.has_table_privilege(table.name, to))):
+                raise postgres.may_not(self.engine.url.username, f"permission denied for table {table.name}")
+
     def verify(self, head: str | None = None) -> ChainState:
         """What the chain says of all that was decided (`chain.verify`)."""
         with self.engine.begin() as connection:

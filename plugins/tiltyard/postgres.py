@@ -48,6 +48,7 @@ _GONE = re.compile(
     "no connection to the server|connection (has been |already |is )?closed|[Cc]onnection (refused|reset)|"
     "SSL SYSCALL error|the database system is (starting up|shutting down|in recovery mode|not yet accepting)"
 )
+_FORBIDDEN = re.compile(r"(permission denied (for|to)|must be owner of) [^\n]*")
 _known: set[tuple[str, str]] = set()
 """(server, database) that this process has found or created."""
 
@@ -55,10 +56,16 @@ _known: set[tuple[str, str]] = set()
 def server_url(settings: Settings) -> URL:
     """The server, without a database. Starts the embedded one when it is not running."""
     if settings.database_url:
+        if settings.database_role:
+            raise BadInput(
+                "TILTYARD_DATABASE_ROLE is for the embedded database; name the user in TILTYARD_DATABASE_URL."
+            )
         return _own_server(settings.database_url)
     running = _answering(settings)
     folder = running.socket_folder if running else _start(settings)
-    return URL.create("postgresql+psycopg2", username="postgres", query={"host": str(folder)})
+    role = settings.database_role
+    user = f"{settings.database_prefix}{role}" if role else "postgres"
+    return URL.create("postgresql+psycopg2", username=user, query={"host": str(folder)})
 
 
 def url(settings: Settings, name: str) -> URL:
@@ -127,13 +134,33 @@ def is_running(settings: Settings) -> bool:
 def is_gone(error: BaseException) -> bool:
     """Whether an error, or what it came from, says that the server went away or let nobody in: in the words of
     psycopg2, whoever has wrapped them, or of DuckDB, which speaks to the lake's catalogue with libpq."""
+    return _said(error, _GONE) is not None
+
+
+def forbidden(settings: Settings, error: BaseException) -> BadInput | None:
+    """What to raise where an error, or what it came from, says that the database's user may not do what was asked of
+    it; None for any other."""
+    said = _said(error, _FORBIDDEN)
+    return may_not(server_url(settings).username, said.rstrip(". ")) if said else None
+
+
+def may_not(user: str | None, reason: str) -> BadInput:
+    """What is told where the database's user may not do what was asked of it; `reason` in the server's words."""
+    return BadInput(
+        f"PostgreSQL's user {user} may not do this ({reason}); run it as a role that may, or as the owner of the "
+        "databases, as whom tiltyard roles says whether the roles are as they should be."
+    )
+
+
+def _said(error: BaseException, words: re.Pattern[str]) -> str | None:
+    """What fits these words in what a driver says of an error, or of what it came from; None where nothing does."""
     link: BaseException | None = error
     while link is not None:
         driver = type(link).__module__.partition(".")[0]
-        if driver in ("psycopg2", "duckdb", "_duckdb") and _GONE.search(str(link)):
-            return True
+        if driver in ("psycopg2", "duckdb", "_duckdb") and (found := words.search(str(link))):
+            return found[0]
         link = link.__cause__ or link.__context__
-    return False
+    return None
 
 
 def gone(settings: Settings) -> Unavailable:
@@ -170,6 +197,8 @@ def _ensure_database(settings: Settings, target: URL) -> None:
         _connect(target).close()
         return
     except psycopg2.OperationalError as error:
+        if refused := forbidden(settings, error):
+            raise refused from None
         first = error
     try:
         maintenance = _connect(target.set(database="postgres"))

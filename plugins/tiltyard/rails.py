@@ -111,6 +111,8 @@ def _within_reach(settings: Settings) -> Iterator[None]:
             raise postgres.gone(settings) from error
         if away := store_is_away(settings, error):
             raise away from error
+        if refused := postgres.forbidden(settings, error):
+            raise refused from error
         raise
 
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -26,6 +26,8 @@ ROOT = CHECKOUT if (CHECKOUT / "dbt").is_dir() else Path.cwd()
 wheel, the folder one works in."""
 
 DATABASES = ("airflow", "mlflow", "lake", "ledger")
+ROLES = ("nightly", "pages", "serving", "airflow", "mlflow")
+"""Parts of the project that have a login of their own in the database (`tiltyard.roles`)."""
 
 TRAINING_POOL = "trainings"
 """The Airflow pool of the training DAGs: so many train at once as portfolio.yaml says (`trainings.at_once`)."""
@@ -46,6 +48,7 @@ ENV_PREFIX = "TILTYARD_"
 NO_SETTINGS = (
     "USER", "SERVICE", "SERVE_CLOCK", "DBT_LAKE", "DBT_DATA", "DBT_THREADS", "DBT_TARGET", "OPENED",
     "POSTGRES_PASSWORD", "USUAL_UMASK",
+    *(f"{part.upper()}_PASSWORD" for part in ROLES),
 )  # fmt: skip
 """Variables with our prefix that are read elsewhere, or that one of our processes sets for another."""
 
@@ -86,7 +89,10 @@ class Settings(BaseSettings):
     database_url: str | None = Field(default=None, repr=False)  # it may carry a password
     """Your own PostgreSQL, like postgresql://user:secret@host:5432. Unset: the embedded one."""
     database_prefix: str = "tiltyard_"
-    """Prefix of the names of the four databases: airflow, mlflow, lake and ledger."""
+    """Prefix of the names of the four databases, airflow, mlflow, lake and ledger, and of the roles."""
+    database_role: Literal["nightly", "pages", "serving"] | None = None
+    """As which role of `tiltyard roles` this process connects to the embedded database; in a database of your own the
+    address names the user. Unset: the owner, who may do everything."""
 
     lake_data: str | None = None
     """Where the lake's Parquet files lie: a folder or s3://bucket/prefix. Unset: home/lake."""

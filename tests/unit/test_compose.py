@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tiltyard import roles
 from tiltyard.edge import processes
 from tiltyard.edge.airflow_settings import airflow_env
-from tiltyard.settings import NO_TELEMETRY, ROOT, Settings
+from tiltyard.settings import NO_TELEMETRY, ROLES, ROOT, Settings
 
 ONE_MACHINE = {
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS",
@@ -55,10 +56,54 @@ def environment(compose: dict[str, Any]) -> dict[str, str]:
     return compose["services"]["scheduler"]["environment"]
 
 
-def test_every_tiltyard_name_is_a_setting(environment: dict[str, str]) -> None:
-    names = {name.removeprefix("TILTYARD_").lower() for name in environment if name.startswith("TILTYARD_")}
+def test_every_tiltyard_name_is_a_setting(compose: dict[str, Any]) -> None:
+    """What `init` is told besides is the passwords of the roles that it makes."""
+    for name, service in compose["services"].items():
+        if service["image"] == "tiltyard":
+            told = {each for each in service["environment"] if each.startswith("TILTYARD_")}
+            besides = {roles.variable(part) for part in ROLES} if name == "init" else set()
+            assert {each.removeprefix("TILTYARD_").lower() for each in told - besides} <= set(Settings.model_fields)
+            assert besides <= told
 
-    assert names <= set(Settings.model_fields)
+
+def test_each_part_connects_as_its_role_and_knows_no_other_password(compose: dict[str, Any]) -> None:
+    """Of Airflow's parts each knows that of Airflow's own database as well."""
+    parts = {"worker": "nightly", "serve": "serving", "mlflow": "mlflow"}
+    owner = "TILTYARD_POSTGRES_PASSWORD"
+    for name, service in compose["services"].items():
+        if service["image"] != "tiltyard" or name == "init":
+            continue
+        own = service["environment"]
+        part, prefix = parts.get(name, "pages"), own["TILTYARD_DATABASE_PREFIX"]
+        address = re.fullmatch(r"postgresql://(\w+):\$\{(\w+)[^}]*\}@postgres:5432", own["TILTYARD_DATABASE_URL"])
+        assert address, name
+        assert address.groups() == (f"{prefix}{part}", roles.variable(part)), name
+        known = set(re.findall(r"\$\{(TILTYARD_\w+_PASSWORD)", yaml.safe_dump(own)))
+        airflow = {roles.variable("airflow")} if "AIRFLOW_HOME" in own else set()
+        assert known == {roles.variable(part)} | airflow, name
+        assert owner not in yaml.safe_dump(own)
+        databases = {value.rpartition("/")[2] for key, value in own.items() if "SQL_ALCHEMY_CONN" in key}
+        assert databases <= {f"{prefix}airflow"}
+    assert not any(key.startswith("AIRFLOW") for key in compose["services"]["serve"]["environment"])
+    init = compose["services"]["init"]["environment"]
+    assert init["TILTYARD_DATABASE_URL"] == f"postgresql://tiltyard:${{{owner}}}@postgres:5432"
+
+
+def test_whoever_may_not_enter_the_lake_does_not_deliver_into_it(compose: dict[str, Any]) -> None:
+    assert "lake" not in roles.ENTERS["serving"]
+    assert (
+        Settings(
+            serve_deliver_s=compose["services"]["serve"]["environment"]["TILTYARD_SERVE_DELIVER_S"]
+        ).serve_deliver_s
+        == 0
+    )
+
+
+def test_the_roles_are_made_before_airflow_makes_its_tables_and_seen_to_after(compose: dict[str, Any]) -> None:
+    script = compose["services"]["init"]["command"][-1]
+    assert re.findall(r"(?m)^(?:tiltyard roles --apply|airflow db migrate)$", script) == [
+        "tiltyard roles --apply", "airflow db migrate", "tiltyard roles --apply"
+    ]  # fmt: skip
 
 
 def test_the_values_are_ones_that_settings_take(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

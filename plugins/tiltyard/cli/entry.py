@@ -29,6 +29,7 @@ from tiltyard.cli import (
     operating,
     past,
     portfolio,
+    roles,
     serving,
     stages,
     verifying,
@@ -47,7 +48,7 @@ app = typer.Typer(
 )
 for group in (
     lifecycle, looking, opening, new, data, stages, portfolio, nights, operating, costs, alerts, verifying, erasing,
-    past, leakage, serving, online,
+    roles, past, leakage, serving, online,
 ):  # fmt: skip
     app.add_typer(group.commands)
 
@@ -113,6 +114,10 @@ def main() -> None:
             _fail(f"{sentence} Try {context.command_path if context else 'tiltyard'} --help.", error.exit_code)
         if isinstance(error, ValidationError) and error.title == "Settings":
             _fail(_unset(error), 2)
+        from tiltyard import postgres  # with its drivers, which most commands load by themselves
+
+        if refused := postgres.forbidden(Settings(), error):
+            _fail(str(refused), refused.exit_code)
         reason = _no_room(error)
         if not reason:
             redaction.install()  # typer prints what ends a process in a way of its own

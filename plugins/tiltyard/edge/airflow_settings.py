@@ -96,7 +96,8 @@ def tiltyard_env(settings: Settings) -> dict[str, str]:
     """The settings as their environment variables, so that another process has the same ones."""
     values: dict[str, object] = {name: getattr(settings, name) for name in type(settings).model_fields}
     values["home"] = settings.home.resolve()
-    values["database_url"] = postgres.server_url(settings).render_as_string(hide_password=False)
+    if not settings.database_role:  # which is one of the embedded server, and no address of it says so
+        values["database_url"] = postgres.server_url(settings).render_as_string(hide_password=False)
     if "TILTYARD_SOURCES" not in os.environ:  # sought anew in the landing zone, as sources arrive
         del values["sources"]
     return {f"TILTYARD_{name.upper()}": _spelled(value) for name, value in values.items() if value is not None}

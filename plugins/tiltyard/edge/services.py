@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psycopg2
 
-from tiltyard import child, postgres
+from tiltyard import child, postgres, roles
 from tiltyard.edge import processes
 from tiltyard.edge.airflow_api import Airflow, Pool, Progress, health
 from tiltyard.edge.airflow_settings import USER, address, password_file
@@ -82,6 +82,7 @@ def start(settings: Settings, progress: Progress | None = None) -> Started:
     """
     say = progress or silent
     _refuse_open_host(settings)
+    roles.refuse_role(settings)
     with _locked(settings):
         say("Starting PostgreSQL", 0.0)
         postgres.create_all(settings)

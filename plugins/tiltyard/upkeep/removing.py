@@ -125,6 +125,7 @@ def plan(rails: Rails, name: str, kind: Kind | None = None) -> Removal:
 def remove(rails: Rails, name: str, kind: Kind | None = None, *, by: str, now: datetime) -> Removal:
     """Take away what `plan` finds; again where a removal did not come to its end. Raises CheckFailed, with all of it
     there, where something keeps it from going."""
+    rails.ledger.require_right("INSERT")
     with rails.lake.exclusive("remove"):
         names, parts = _look(rails, name, kind)
         removal = _found(rails, names, parts, _blocked(rails, names, parts))

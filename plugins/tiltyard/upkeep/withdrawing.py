@@ -87,6 +87,7 @@ def withdraw(
         raise BadInput("A night is taken back for a reason; say why, like --reason 'the year was mistyped'.")
     if source is not None and model is not None:
         raise BadInput("Name a source, whose models go with it, or one model, and not both.")
+    rails.ledger.require_right("DELETE")
     sources, specs = _chosen(rails, source, model)
     whole = source is None and model is None
     with rails.lake.exclusive("withdraw"):

@@ -55,6 +55,7 @@ def erase(
     """
     said = step or (lambda label, share: None)
     began = time.monotonic()
+    rails.ledger.require_right("DELETE")
     names = frozenset(filter(None, map(tombstones.normal, values)))
     held = _wanted(rails, names, entity, reason)
     for folder in rails.settings.folders:  # a writer that was stopped, of an erasure too, leaves what it has copied
