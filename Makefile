@@ -35,7 +35,7 @@ down: ## stop Airflow and PostgreSQL; nothing is lost
 test: lint ## lint and every test; PYTEST_ARGS="-k gate" runs some
 	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-faults: setup ## the programme of faults: texts, nights, bits, kills, forgeries, callers; SHORT=1 for fewer, PARTS="kills forged"
+faults: setup ## the programme of faults: texts, nights, bits, kills, full disks, forgeries, callers; SHORT=1 for fewer, PARTS="kills forged"
 	@$(PY) benchmarks/programme.py $(if $(SHORT),--short) $(if $(PARTS),--only $(PARTS)) $(FAULTS_ARGS)
 
 lint: setup ## ruff, mypy, import-linter, sqlfluff

@@ -10,6 +10,8 @@ size among those of raw tables, staging, spines, feature views and labels, and i
 - encrypted: *named* is a read that stopped with the table and the file in its error; nothing was trained from it.
 - plain: the read is made in a process of its own. It gave the same value, another one without a word, an error, or the
   process died. Then the scrub looks at the file, which it had looked at when that was written.
+- frame, version: as many bits again in a training frame, and in the files of a version in MLflow's store; *named* is a
+  read, or a load, that was refused with the file in its error.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -33,6 +35,7 @@ import duckdb
 from tiltyard import clock, damage, lake, postgres
 from tiltyard import rails as rails_module
 from tiltyard.damage import LakeFile
+from tiltyard.errors import TiltyardError
 from tiltyard.lake import stored
 from tiltyard.prepare import frame, ingest, transform
 from tiltyard.prepare.simulator import Simulator
@@ -40,6 +43,8 @@ from tiltyard.rails import Rails, recording_its_end
 from tiltyard.records import FeaturesSummary
 from tiltyard.settings import ROOT, Settings
 from tiltyard.spec import find
+from tiltyard.train import registry, training
+from tiltyard.train.scorer import FILES
 from tiltyard.upkeep import scrub
 
 START, DAYS = clock.parse_as_of("2025-01-01"), 40
@@ -72,6 +77,10 @@ def main() -> None:
             found = (encrypted_reads if encrypted else plain_reads)(rails, asked.flips, asked.seed)
             lost += sum(count for what, count in found.items() if what.endswith(LOST))
             print(f"{'encrypted' if encrypted else 'plain'}: {found}", flush=True)
+            if encrypted:
+                for what, found in apart_from_the_lake(rails, asked.flips, asked.seed).items():
+                    lost += sum(count for how, count in found.items() if how.endswith(LOST))
+                    print(f"{what}: {dict(found)}", flush=True)
     parts = {
         kind: {what: min(run[what] for run in runs) for what in runs[0]} for kind, runs in seconds.items()
     }  # fmt: skip
@@ -129,8 +138,8 @@ def drawn(rails: Rails, flips: int, seed: int) -> Iterator[tuple[LakeFile, int]]
 
 
 @contextmanager
-def turned(file: LakeFile, bit: int) -> Iterator[None]:
-    path, whole = Path(file.path), Path(file.path).read_bytes()
+def turned(path: Path, bit: int) -> Iterator[None]:
+    whole = path.read_bytes()
     other = bytearray(whole)
     other[bit // 8] ^= 1 << bit % 8
     path.write_bytes(bytes(other))
@@ -140,6 +149,32 @@ def turned(file: LakeFile, bit: int) -> Iterator[None]:
         path.write_bytes(whole)
 
 
+def apart_from_the_lake(rails: Rails, flips: int, seed: int) -> dict[str, Counter[str]]:
+    """Turn bits in a training frame, which is then read, and in the files of a version in MLflow's store, which is then
+    loaded with nothing in the cache. What is trained is trained once, on one trial."""
+    spec, draw = find(ROOT / "models", "churn"), random.Random(seed)
+    made = frame.training(rails, spec, AS_OF, rails.publication())
+    fence = rails.ledger.claim(f"training/{spec.name}")
+    training.train_on(rails, spec, AS_OF, made, fence=fence, requested_by="benchmark", trials=1)
+    stored_files = [path for name in FILES for path in (Path(rails.settings.mlflow_path) / spec.name).rglob(name)]
+    found: dict[str, Counter[str]] = {"frame": Counter(), "version": Counter()}
+
+    def tried(what: str, path: Path, read: Callable[[], object], words: str) -> None:
+        with turned(path, draw.randrange(8 * path.stat().st_size)):
+            try:
+                read()
+                found[what]["NOT FOUND"] += 1
+            except TiltyardError as error:
+                found[what]["named" if words in str(error) else "MISNAMED"] += 1
+
+    for _ in range(flips):
+        tried("frame", made.path, made.read, "is damaged")
+        path = draw.choice(stored_files)
+        shutil.rmtree(rails.settings.home / "cache", ignore_errors=True)
+        tried("version", path, lambda: registry.load(rails, spec.name, 1), f"version 1 is refused: {path.name}")
+    return found
+
+
 def value(rails: Rails, table: str) -> object:
     return rails.lake.connection.execute(f"select bit_xor(hash(*columns(*))) from {stored(table)}").fetchone()
 
@@ -147,7 +182,7 @@ def value(rails: Rails, table: str) -> object:
 def encrypted_reads(rails: Rails, flips: int, seed: int) -> dict[str, int]:
     found: Counter[str] = Counter()
     for file, bit in drawn(rails, flips, seed):
-        with turned(file, bit):
+        with turned(Path(file.path), bit):
             try:
                 with recording_its_end(rails, "shadow", AS_OF):
                     value(rails, file.table)
@@ -162,7 +197,7 @@ def plain_reads(rails: Rails, flips: int, seed: int) -> dict[str, int]:
     sound = {file.table: value(rails, file.table) for file in damage.files(rails.lake) if file.table[:4] != "ops."}
     pool = None
     for file, bit in drawn(rails, flips, seed):
-        with turned(file, bit):
+        with turned(Path(file.path), bit):
             pool = pool or ProcessPoolExecutor(1, mp_context=get_context("spawn"))
             try:
                 said = pool.submit(read_apart, rails.settings, file.table).result()

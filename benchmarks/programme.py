@@ -164,7 +164,7 @@ def blast(run: Run) -> Tally:
 
 
 def flips(run: Run) -> Tally:
-    """Single bits of the lake's files."""
+    """Single bits of the lake's files, of a training frame, and of a version's files."""
     results, count = run.work / "flips.json", 20 if run.is_short else 200
     asked = ["--flips", str(count), "--seed", str(run.seed), "--repeats", "1", "--customers", "600"]
     said = called([sys.executable, "benchmarks/flips.py", *asked, "--json", str(results)], run)
@@ -172,7 +172,7 @@ def flips(run: Run) -> Tally:
         return Tally(lost=[f"flips.py wrote no results: {said[-300:]}"])
     lost = int(json.loads(results.read_text())["lost"])
     again = [f"python benchmarks/flips.py {' '.join(asked)}: {lost}"] if lost else []
-    return Tally(2 * count, 2 * count - lost, 0, again)
+    return Tally(4 * count, 4 * count - lost, 0, again)
 
 
 FIRST = (
@@ -205,8 +205,15 @@ PARTS = (
         Tests(("tests/flow/test_serving_door.py",)),
     ),
     Part(
+        "disk",
+        "trainings whose frames, or whose files in MLflow's store, lie on a disk without room",
+        "the record names the disk, no version is there, and the training that has room is what it always was",
+        240,
+        Tests(("tests/flow/test_full_disk.py",)),
+    ),
+    Part(
         "flips",
-        "single bits in files of the lake, encrypted and plain",
+        "single bits in files of the lake, encrypted and plain, of a training frame, and of a version",
         "each is found and named",
         240,
         flips,

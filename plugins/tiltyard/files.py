@@ -9,6 +9,7 @@ A writer that is killed leaves its part behind: the name says whose it was, and 
 nobody will finish.
 """
 
+import errno
 import hashlib
 import itertools
 import os
@@ -27,17 +28,23 @@ _PART = re.compile(r"\..+\.(?:(?P<host>[0-9a-f]{8})-)?(?P<writer>\d+)-\d+\.part"
 _DAY_S = 86_400.0
 
 
+_OF_WRITING = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC)
+"""What a disk says that takes no more of a file."""
+
+
 @contextmanager
 def whole(path: Path, *, lasting: bool = False) -> Iterator[Path]:
     """Yields a path beside `path` to write to; what lies there at the end takes the place of `path`, and where it is
     `lasting` outlives a power cut from then on.
 
     The folder must exist. The path ends in `.part`, so a writer that chooses its format by the ending must be told it.
-    An exception leaves `path` as it was and nothing beside it. Raises OSError when the place cannot be taken.
+    An exception leaves `path` as it was and nothing beside it. Raises OSError when the place cannot be taken; where a
+    disk that has filled up does not say of which file, that is added.
     """
     part = _beside(path)
     try:
-        yield part
+        with _naming(path):
+            yield part
         if lasting:
             _on_disk(part)
         part.replace(path)
@@ -55,7 +62,8 @@ def whole_once(path: Path) -> Iterator[Path]:
     writers at once the first one's file stays. The folder must exist; nothing is left beside it."""
     part = _beside(path)
     try:
-        yield part
+        with _naming(path):
+            yield part
         with suppress(FileExistsError):
             os.link(part, path)
     finally:
@@ -73,7 +81,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     part = _beside(folder)
     part.mkdir()
     try:
-        yield part
+        with _naming(folder):
+            yield part
         try:
             part.rename(folder)
         except OSError:
@@ -81,6 +90,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Opening a file that cannot be had says which one it is, writing to it does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OF_WRITING and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def remove_abandoned(folder: Path) -> int:

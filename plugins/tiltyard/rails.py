@@ -210,7 +210,8 @@ def _no_file(error: Exception) -> str | None:
     errors' its words are the system's, and the folder one of ours."""
     words, file = None, ""
     if isinstance(error, OSError) and error.errno in NO_FILE:
-        words, file = error.strerror, os.fsdecode(error.filename or "")
+        # of a copy the second one is where it was to go
+        words, file = error.strerror, os.fsdecode(error.filename2 or error.filename or "")
     elif isinstance(
         error, duckdb.IOException
     ):  # IO Error: Could not write file "/x/y.parquet": No space left on device

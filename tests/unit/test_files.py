@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from tiltyard.files import remove_abandoned, whole, whole_folder, whole_once
 
+Writes = Callable[[Path], AbstractContextManager[Path]]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -25,6 +28,18 @@ def _write(path: Path, text: str) -> None:
 def _write_often(path: Path, letter: str) -> None:
     for _ in range(200):
         _write(path, letter * 50_000)
+
+
+@pytest.mark.parametrize("writes", [whole, whole_once])
+def test_a_disk_that_fills_up_while_a_file_is_written_is_told_by_the_file(tmp_path: Path, writes: Writes) -> None:
+    """A write itself does not say to what, and neither does Arrow."""
+    path = tmp_path / "frame.parquet"
+    with pytest.raises(OSError, match="No space left on device") as raised, writes(path) as part:
+        part.symlink_to("/dev/full")
+        with part.open("wb", buffering=0) as file:
+            file.write(b"rows")
+    assert raised.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_appears_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

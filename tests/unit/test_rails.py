@@ -81,6 +81,8 @@ def test_a_disk_that_takes_no_file_is_in_the_record_with_the_systems_words(rails
         full.value,
         of_duckdb.value,
         OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".frame.parquet.part")),
+        # as shutil.copy raises it: from where, and to where
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "plot.png"), None, "/dev/plot.png"),
     ):
         end_with(rails, spec, error)
         record = rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT)
@@ -90,6 +92,7 @@ def test_a_disk_that_takes_no_file_is_in_the_record_with_the_systems_words(rails
         "A file could not be read or written (No space left on device); make room, or mend the folder.",
         "A file in /dev could not be read or written (No space left on device); make room, or mend the folder.",
         f"A file in {tmp_path} could not be read or written (Read-only file system); make room, or mend the folder.",
+        "A file in /dev could not be read or written (No space left on device); make room, or mend the folder.",
     ]
     end_with(rails, spec, ConnectionResetError(errno.ECONNRESET, "ann's password"))
     assert "password" not in str(rails.ledger.stage_run(ShadowSummary, spec.name, NIGHT))

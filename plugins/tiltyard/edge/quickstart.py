@@ -268,7 +268,8 @@ def night_in_airflow(
     """Trigger the features DAGs of one night, of `sources` or of all that are active, and wait until their assets have
     carried it through every stage of these models.
 
-    One question to the ledger and one to Airflow a second, whatever the number of models.
+    One question to the ledger and one to Airflow a second, whatever the number of models. Raises Unavailable as soon as
+    a part of Airflow ends that ran when the night began: without its scheduler nothing would go on, and nobody say so.
     """
     day = night_closing(as_of)
     left = to_come(rails, specs, day)
@@ -291,7 +292,13 @@ def night_in_airflow(
             continue
         airflow.trigger_night(stages.dag_id("features", source), as_of)
     deadline = time.monotonic() + PATIENCE_S
+    running = services.parts(rails.settings)
     while left:
+        if ended := [name for name in running if name not in services.parts(rails.settings)]:
+            raise Unavailable(
+                f"Airflow's {' and '.join(ended)} ended while the night of {day} ran; the same command starts what is "
+                f"missing and goes on with the night. Look into {rails.settings.home / 'logs' / ended[0]}.log."
+            )
         for run in airflow.failed_runs(since=begun):
             if is_outcome(rails, run.dag_id, day):
                 continue

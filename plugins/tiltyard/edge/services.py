@@ -133,6 +133,11 @@ def status(settings: Settings) -> RunningParts:
     )
 
 
+def parts(settings: Settings) -> tuple[str, ...]:
+    """The parts of Airflow that were started here and run."""
+    return tuple(name for name in COMPONENTS if processes.recorded(settings, name) is not None)
+
+
 def check_port(settings: Settings) -> None:
     """Raises Unavailable when Airflow's port is taken, or may not be had."""
     family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET

@@ -1,7 +1,11 @@
 """What `make up` ends with: what a check stopped is an outcome, what failed is not."""
 
+import json
+import subprocess
+import sys
 from datetime import date, timedelta
 
+import psutil
 import pytest
 import typer
 
@@ -9,10 +13,11 @@ from tests.unit.edge.test_board import asked_in_airflow
 from tiltyard import clock, stages
 from tiltyard.cli import lifecycle
 from tiltyard.edge import logins, proposals, quickstart, starting
+from tiltyard.edge.processes import COMPONENTS
 from tiltyard.edge.quickstart import AirflowAccess, DemoOutcome
 from tiltyard.edge.starting import StartOutcome
 from tiltyard.edge.told import telling
-from tiltyard.errors import CheckFailed
+from tiltyard.errors import CheckFailed, Unavailable
 from tiltyard.rails import Rails
 from tiltyard.records import (
     Decision,
@@ -190,3 +195,41 @@ def test_a_night_asks_nothing_of_a_source_whose_models_have_had_it(
     night, sources = clock.midnight(NIGHTS[0]), ("incident", "subscription", "of_no_model")
     quickstart.night_in_airflow(rails, Listening(), specs, night, sources)  # type: ignore[arg-type]
     assert asked == ["subscription__features", "of_no_model__features"]
+
+
+@pytest.mark.parametrize("ended", ["scheduler", "triggerer"])
+def test_a_part_of_airflow_that_ends_in_a_night_is_named_at_once(
+    rails: Rails, monkeypatch: pytest.MonkeyPatch, ended: str
+) -> None:
+    """The parts are processes that do nothing; one is killed as soon as the night has begun."""
+    running = {name: subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for name in COMPONENTS}
+    folder = rails.settings.home / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, process in running.items():
+        record = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
+        (folder / f"{name}.json").write_text(json.dumps(record))
+
+    class Killing:
+        def trigger_night(self, dag_id: str, _: object) -> None:
+            pass
+
+        def failed_runs(self, since: object) -> list[object]:
+            running[ended].kill()
+            running[ended].wait()
+            return []
+
+    monkeypatch.setattr(quickstart, "to_come", lambda *_: {("churn", "drift")})
+    monkeypatch.setattr(quickstart, "PATIENCE_S", 20)
+    try:
+        with pytest.raises(Unavailable, match=rf"^Airflow's {ended} ended while the night of .*/{ended}\.log\.$"):
+            quickstart.night_in_airflow(
+                rails,
+                Killing(),
+                (find(ROOT / "models", "churn"),),
+                clock.midnight(NIGHTS[0]),
+                ("subscription",),  # type: ignore[arg-type]
+            )
+    finally:
+        for process in running.values():
+            process.kill()
+            process.communicate()
