@@ -44,7 +44,7 @@ LEAK = "The leakage gate found two features that know the label."
 def played(rails: Rails, monkeypatch: pytest.MonkeyPatch) -> Rails:
     """A home whose ledger says how the nights went; Airflow, which takes minutes, is not started for it."""
 
-    def up(*_: object) -> DemoOutcome:
+    def up(*_: object, **__: object) -> DemoOutcome:
         of_model = hindcast.ended_early(rails, NIGHTS)
         return DemoOutcome(
             models=(),
