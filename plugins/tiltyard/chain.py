@@ -43,6 +43,10 @@ _OF_NIGHTS = "('decision', 'watch', 'default_task_end')"
 """Those of which rows go when a night is taken back. One that has changed who serves never is."""
 _OF_ERASURES = "('tombstone', 'erasure', 'erasure_end')"
 """Those that name nobody who was erased, so that no erasure writes into them."""
+_OF_OPERATIONS = (ledger_tables.operation, ledger_tables.operation_end)
+"""What persons did by hand: its key names no model, and only the operation says whose it is."""
+_NOT_ANOTHERS = "not exists (select 1 from operation o where to_jsonb(o.id) = {key} -> 'id' and o.model <> :model)"
+"""SQL of what was done by hand, by its `key`: it is not known to be another model's. One that is gone may be any's."""
 UNWATCHED = "ledger_unwatched"
 """Kind of the event of triggers that were off when the ledger was opened."""
 MOST = 20
@@ -281,16 +285,16 @@ def verify(connection: sa.Connection, head: str | None = None) -> ChainState:
 
 def faults_of(connection: sa.Connection, model: str) -> list[ChainFault]:
     """What of a model's rows is not as it was put down, or changes who serves without a decision: as many rows as it
-    has, and no other's."""
+    has, and no other's. What was done by hand and is gone may have held any model, and counts for each."""
     connection.execute(sa.text("set local timezone = 'UTC'"))
-    own = [table for table in GUARDED if "model" in table.c]
+    own = [table for table in GUARDED if "model" in table.c or table in _OF_OPERATIONS]
     faults = [fault for table in own for fault in _faulty_rows(connection, table, model)]
     return [*faults, *_unordered(connection, [table.name for table in own], model), *_unfounded(connection, model)]
 
 
 def faults_of_succession(connection: sa.Connection) -> dict[str, list[ChainFault]]:
     """Model → what of its versions, and of what says which of them is in service, is not as it was put down or stands
-    on no decision."""
+    on no decision. Under '' what was done by hand and is gone: it may have held any model."""
     connection.execute(sa.text("set local timezone = 'UTC'"))
     found: dict[str, list[ChainFault]] = {}
     operation, end = ledger_tables.operation, ledger_tables.operation_end
@@ -302,6 +306,8 @@ def faults_of_succession(connection: sa.Connection) -> dict[str, list[ChainFault
         model = fault.key.get("model")
         if model is None:  # of what was done by hand the operation says to whom
             model = connection.scalar(sa.select(operation.c.model).where(operation.c.id == fault.key["id"]))
+            if model is None and fault.relation != operation.name:
+                continue  # the end of nothing holds nobody
         found.setdefault(str(model or ""), []).append(fault)
     return found
 
@@ -333,10 +339,12 @@ def _faulty_rows(
     """The rows `t` of a table, of all models or of one, that are not those of their newest entries; of more than `most`
     the first, and how many more. With `where` of those that are there alone."""
     own, of_model = f"where {where}", "" if where == "true" else " and key in (select key from present)"
-    if model is not None:
-        own, keyed = "where t.model = :model", "model" in table.primary_key.columns
-        # of a key that does not name the model, those that the table has: what is gone of them, the whole chain tells
-        of_model = " and " + ("key ->> 'model' = :model" if keyed else "key in (select key from present)")
+    if model is not None and table in _OF_OPERATIONS:
+        own = "where exists (select 1 from operation o where o.id = t.id and o.model = :model)"
+        is_gone = f"not exists (select 1 from {table.name} e where to_jsonb(e.id) = key -> 'id')"
+        of_model = f" and (key in (select key from present) or {is_gone} and {_NOT_ANOTHERS.format(key='key')})"
+    elif model is not None:
+        own, of_model = "where t.model = :model", " and key ->> 'model' = :model"
     found = connection.execute(
         sa.text(
             f"""
@@ -385,7 +393,8 @@ def _unordered(
             left join chain after on after.id = gone.id + 1 and after.action = 'insert'
                 and after.relation = gone.relation and after.key = gone.key
             where gone.action = 'delete' and gone.relation = any(:tables)
-                and (cast(:model as text) is null or gone.key ->> 'model' = :model)
+                and (cast(:model as text) is null or gone.key ->> 'model' = :model
+                    or not gone.key ? 'model' and {_NOT_ANOTHERS.format(key="gone.key")})
                 and not coalesce(case
                     when n.id is not null then gone.relation in {_OF_NIGHTS} and n.models ? (gone.key ->> 'model')
                         and case

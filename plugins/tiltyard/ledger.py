@@ -224,7 +224,7 @@ class Ledger:
             )
 
     def touched_successions(self) -> dict[str, str]:
-        """Model → what of its succession is not as it was put down, in a sentence."""
+        """Model, or '' for each → what of its succession is not as it was put down, in a sentence."""
         with self.engine.begin() as connection:
             found = chain.faults_of_succession(connection)
         return {model: listed([str(fault) for fault in faults], "; ") for model, faults in found.items()}

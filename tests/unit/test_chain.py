@@ -146,6 +146,57 @@ def test_what_is_done_by_hand_is_in_the_chain_as_well(ledger: Ledger) -> None:
     assert ledger.touched_successions().keys() == {"churn"}
 
 
+FREEZE = (
+    "insert into operation (model, action, reason, requested_by, source, requested_at) "
+    "values ('churn', 'freeze', 'an audit', 'ann', 'test', now())",
+    "insert into operation_end (id, outcome, night, decided_at) values (1, 'done', '2025-05-30', now())",
+)
+
+
+@pytest.mark.parametrize(
+    ("statements", "told"),
+    [
+        (("update operation_end set outcome = 'refused'",), "operation_end (id 1) was changed"),
+        (("delete from operation_end",), "operation_end (id 1) is gone"),
+        (("delete from operation", "delete from operation_end"), "operation (id 1) is gone"),
+    ],
+)
+def test_nobody_lets_go_of_what_a_person_holds_by_taking_that_out(
+    ledger: Ledger, statements: Sequence[str], told: str
+) -> None:
+    """An operation that is gone says of no model that it was not its own."""
+    sql(ledger, *FREEZE)
+    ledger.require_untouched("churn")
+    for statement in statements:
+        behind_its_back(ledger, statement, table=statement.split()[1 if "update" in statement else 2])
+    assert faults(ledger)[0] == told
+    is_anybodys = len(statements) > 1
+    assert ledger.touched_successions().keys() == {"" if is_anybodys else "churn"}
+    for model in ("churn", *(["another"] if is_anybodys else [])):
+        with pytest.raises(CheckFailed, match=told.split(") ")[1]):
+            ledger.require_untouched(model)
+    if not is_anybodys:
+        ledger.require_untouched("another")
+    ledger.accept_as_found("ann", "looked at")
+    ledger.require_untouched("churn")
+    assert ledger.touched_successions() == {}
+
+
+def test_nor_in_the_name_of_an_erasure(ledger: Ledger) -> None:
+    sql(ledger, *FREEZE)
+    sql(ledger, ERASURE, ORDERED_BY_IT, "delete from operation_end")
+    told = "operation_end (id 1) was taken out, and nothing ordered it"
+    assert ledger.touched_successions() == {"churn": told}
+    ledger.require_untouched("another")
+    sql(ledger, ORDERED_BY_IT, "delete from operation")
+    assert ledger.touched_successions().keys() == {""}
+    for model in ("churn", "another"):
+        with pytest.raises(CheckFailed, match="nothing ordered it"):
+            ledger.require_untouched(model)
+    ledger.accept_as_found("ann", "looked at")
+    ledger.require_untouched("churn")
+
+
 def test_who_changes_the_entry_with_the_row_breaks_the_chain(ledger: Ledger) -> None:
     behind_its_back(
         ledger,
@@ -251,6 +302,7 @@ ERASURE = (
     "insert into erasure (entity, hashes, reason, requested_by, recorded_at) "
     "values ('customer', '[]', 'none', 'mallory', now())"
 )
+ORDERED_BY_IT = "set local tiltyard.ordered_by = 'erasure 1'"
 ENDED = "insert into erasure_end (erasure, attempt, outcome, receipt, recorded_at) values (1, 1, 'done', '{}', now())"
 
 

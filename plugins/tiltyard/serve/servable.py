@@ -393,7 +393,7 @@ class Servables:
         summaries = {source: run.summary if run else None for source, run in published.items()}
         touched = self._ledger.touched_successions()
         rosters = [
-            self._untouched(spec, touched[spec.name]) if spec.name in touched
+            self._untouched(spec, why) if (why := touched.get(spec.name) or touched.get(""))
             else _roster(self._ledger, spec, summaries[spec.source])
             for spec in specs
         ]  # fmt: skip

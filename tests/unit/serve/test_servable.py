@@ -127,6 +127,28 @@ def test_what_somebody_wrote_into_the_ledger_serves_nobody(
     assert fresh.current["far"].champion is not None
 
 
+def test_what_a_person_did_is_not_undone_by_taking_it_out(rails: Rails, caplog: Any) -> None:
+    """Of an operation that is gone nobody knows which model it was of: whoever was in service of any stays."""
+    spec = served.written(rails.settings.models, "near")
+    served.promote(rails, spec, 2, served.FIRST + 6 * served.DAY, replaced=1)
+    rails.ledger.record_stage(spec.name, (served.FIRST + 7 * served.DAY).date(), "done", ShadowSummary())
+    asked = {"reason": "it answers too high", "by": "ann", "source": "test", "now": NOW}
+    operate.request(rails, spec, "rollback", to=1, **asked)
+    before = fetched(rails.settings)
+    assert before.current["near"].champion is not None
+    with rails.ledger.engine.begin() as connection:
+        for statement in (
+            "insert into erasure (entity, hashes, reason, requested_by, recorded_at) "
+            "values ('customer', '[]', 'none', 'mallory', now())",
+            "set local tiltyard.ordered_by = 'erasure 1'", "delete from operation_end", "delete from operation",
+        ):  # fmt: skip
+            connection.execute(sa.text(statement))
+    assert before.refresh()
+    champions = [one.champion.number for one in before.current.values() if one.champion]
+    assert champions == [1, 1]
+    assert "operation (id 1) was taken out, and nothing ordered it" in caplog.text
+
+
 def test_a_start_reads_the_cache_alone_and_a_slow_file_holds_nobody(rails: Rails, monkeypatch: Any) -> None:
     fetched(rails.settings)
     shutil.rmtree(rails.settings.home / "cache" / "far")
