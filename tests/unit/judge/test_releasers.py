@@ -141,3 +141,7 @@ def test_where_nobody_knows_who_released_it_no_approval_counts(home: Arena) -> N
     assert proposals.who_may(home.rails, spec, 1, None, ["airflow"]).startswith("**No approval counts**: it is not")
     refused = promotion.promote(home.rails, spec, as_of, approval(judged, as_of))
     assert refused.reason == "The approval does not hold: it is not known who released what it is made of."
+    lowered = spec.model_copy(update={"tier": 2})  # the way on that the how-to names
+    assert promotion.promote(home.rails, lowered, as_of).promoted is None, "its page has asked for a person"
+    assert promotion.judge_night(home.rails, lowered, as_of + DAY).promoted == 1
+    assert releasers.behind(home.rails, spec, 1, 1) == ()
