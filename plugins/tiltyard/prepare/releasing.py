@@ -67,17 +67,24 @@ def accept(rails: Rails, now: datetime, *, by: str) -> AcceptedRelease:
         except OSError as error:
             if last is None or not is_whole:
                 raise
-            return _as_before(rails, last, before, texts, error, now)
+            return _as_before(rails, last, before, texts, error, now, by)
         made = _made(accepted, [*missing, *refused], checkout, now)
-        made = replace(made, released_by=by, changed=release.changed(before, accepted))
+        made = replace(made, released_by=by, changed=_changed(last, before if is_whole else {}, made, accepted))
         _begin(rails, before, accepted, kept)
         rails.ledger.accept(made)
         release.put_in_force(settings, kept)
         return made
 
 
+def _changed(last: AcceptedRelease | None, before: Texts, made: AcceptedRelease, accepted: Texts) -> tuple[str, ...]:
+    """What a release changed. `before`: the texts of the one before it, as the ledger's digest has them; none where its
+    folder is gone or somebody wrote into it, who could have put down there what he was about to release: all counts
+    then, but for a folder that is only mended."""
+    return () if last is not None and last.digest == made.digest else release.changed(before, accepted)
+
+
 def _as_before(
-    rails: Rails, last: AcceptedRelease, before: Texts, texts: Texts, error: OSError, now: datetime
+    rails: Rails, last: AcceptedRelease, before: Texts, texts: Texts, error: OSError, now: datetime, by: str
 ) -> AcceptedRelease:
     """The release in force, with what of the checkout is another text by now as refused: where releases lie nothing can
     be written. No night waits for that. The next look tries again, since the checkout is not the one of the release."""
@@ -92,7 +99,7 @@ def _as_before(
     )
     if refused == last.refused:
         return last
-    made = replace(last, refused=refused, accepted_at=now)
+    made = replace(last, refused=refused, accepted_at=now, released_by=by, changed=())
     rails.ledger.accept(made)
     return made
 

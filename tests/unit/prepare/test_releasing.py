@@ -254,6 +254,21 @@ def test_a_release_says_who_made_it_and_what_it_changed(rails: Rails, checkout: 
     assert releasing.preview(rails, NOW).released_by is None
 
 
+def test_nobody_hides_what_he_changes_by_writing_it_into_the_release_before(rails: Rails, checkout: Path) -> None:
+    folder = release.current(rails.settings)
+    assert folder is not None
+    for path in (folder / SPEC, checkout / SPEC):
+        append(path, "# a line more\n")
+    made = releasing.accept(rails, NOW, by="mallory")
+    assert made.released_by == "mallory"
+    assert {"models/churn", f"{VIEW}.sql"} <= {*(made.changed or ())}
+    folder = release.current(rails.settings)
+    assert folder is not None
+    shutil.rmtree(folder)
+    mended = releasing.accept(rails, NOW, by="ann")
+    assert (mended.digest, mended.released_by, mended.changed) == (made.digest, "ann", ())
+
+
 def test_what_is_mended_takes_effect(rails: Rails, checkout: Path) -> None:
     change(checkout / SPEC, "tier: 3", "tier: 7")
     assert releasing.accept(rails, NOW, by="tests").refusals("churn")
@@ -495,8 +510,9 @@ def test_where_no_release_can_be_written_the_one_in_force_goes_on_until_one_can(
     next_one = folder.with_name(release.digest(release.working(rails.settings))[: len(folder.name)])
     next_one.write_text("in the way")
     for _ in range(2):
-        told = releasing.accept(rails, NOW, by="tests")
+        told = releasing.accept(rails, NOW, by="ann")
         assert (told.digest, release.current(rails.settings)) == (before.digest, folder)
+        assert (told.released_by, told.changed) == ("ann", ()), "nobody has changed anything by it"
         assert [(refused.path, refused.stands) for refused in told.refused] == [
             (f"{VIEW}.sql", True), ("models/churn", True), ("models/other", False),
         ]  # fmt: skip
