@@ -228,6 +228,8 @@ def _as_owner(settings: Settings, database: str) -> Iterator[Cursor]:
         if connection.server_version < _OLDEST:
             raise Unavailable("Roles need PostgreSQL 16 or later; update the server, or stay with one user for all.")
         cursor.execute("set role none")
+        # three of the four schemas are a part's, which could put a function there that the owner would run in its place
+        cursor.execute("set search_path = pg_catalog")
         cursor.execute("select pg_advisory_xact_lock(hashtext('tiltyard/roles'))")
         user = _user(cursor)
         if user in {role(settings, part) for part in ROLES}:

@@ -1,6 +1,7 @@
 """Roles of the database: each part does what it needs and nothing else, and what was granted besides is taken back."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 
 import psycopg2
@@ -102,6 +103,29 @@ def test_the_night_adds_to_what_was_decided_and_changes_nothing_of_it(applied: S
     for statement in (f"alter table {table} disable trigger user", f"drop trigger tiltyard_chain on {table}",
                       f"drop table {table}"):  # fmt: skip
         assert said(applied, "nightly", statement).startswith("must be owner of "), statement
+
+
+@pytest.mark.parametrize(("database", "part"), [("lake", "nightly"), ("mlflow", "mlflow"), ("airflow", "airflow")])
+def test_no_part_has_the_owner_run_what_it_has_put_into_its_schema(applied: Settings, database: str, part: str) -> None:
+    """By a name of PostgreSQL's own, for the very type that is asked of it, which a schema of the path would win."""
+    role = roles.role(applied, part)
+    target = postgres.server_url(as_role(applied, part)).set(database=applied.database(database))
+    trap = "begin if current_user <> '{}' then execute 'alter role {} createdb'; end if; return {}; end"
+    with closing(psycopg2.connect(postgres.conninfo(target))) as connection, connection, connection.cursor() as own:
+        own.execute(f"create function public.quote_ident(name) returns text language plpgsql as "
+                    f"$_${trap.format(role, role, 'pg_catalog.quote_ident($1::text)')}$_$")  # fmt: skip
+        own.execute(f"create function public.pg_get_userbyid(bigint) returns text language plpgsql as "
+                    f"$_${trap.format(role, role, 'pg_catalog.pg_get_userbyid($1::oid)')}$_$")  # fmt: skip
+        own.execute("create table public.there (own int)")
+        own.execute("grant select (own) on public.there to public")
+    with cursor(applied, applied.database(database)) as server:
+        server.execute("set role none")
+        server.execute("create table public.anothers (own int)")
+    roles.settle(applied, {}, apply=True)
+    with cursor(applied, "postgres") as server:
+        server.execute("select rolcreatedb from pg_roles where rolname = %s", [role])
+        assert server.fetchall() == [(False,)]
+    assert roles.settle(applied, {}, apply=True).steps == ()
 
 
 def test_the_night_writes_the_chain_by_its_triggers_alone(applied: Settings) -> None:
