@@ -188,6 +188,13 @@ def refuse_role(settings: Settings) -> None:
         raise BadInput(f"{ENV_PREFIX}DATABASE_ROLE is set; this is the owner's work, so leave it out here.")
 
 
+def has_lake(settings: Settings) -> bool:
+    """Whether the lake was made. The owner opens no other: what lies in its catalogue is a part's, and runs as whoever
+    reads it."""
+    with _as_owner(settings, "lake") as cursor:
+        return bool(_rows(cursor, "select to_regclass('public.ducklake_metadata') is not null")[0][0])
+
+
 def settle(settings: Settings, passwords: Mapping[str, str], *, apply: bool) -> RolesState:
     """Say what is missing, and make it so with `apply`: twice is once, and one that was ended goes on.
 

@@ -8,10 +8,12 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 from psycopg2 import sql
+from typer.testing import CliRunner
 
 from tests.homes import cursor
 from tiltyard import chain, ledger, ledger_tables, postgres, roles
 from tiltyard import rails as rails_module
+from tiltyard.cli import app
 from tiltyard.errors import BadInput
 from tiltyard.rails import Rails
 from tiltyard.records import Decision, EvidenceRecord
@@ -126,6 +128,27 @@ def test_no_part_has_the_owner_run_what_it_has_put_into_its_schema(applied: Sett
         server.execute("select rolcreatedb from pg_roles where rolname = %s", [role])
         assert server.fetchall() == [(False,)]
     assert roles.settle(applied, {}, apply=True).steps == ()
+
+
+def test_the_owner_reads_nothing_of_a_lake_that_is_a_part_s(applied: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view in its catalogue, of which a function takes off the role that the owner acts as there."""
+    role = roles.role(applied, "nightly")
+    target = postgres.server_url(as_role(applied, "nightly")).set(database=applied.database("lake"))
+    with closing(psycopg2.connect(postgres.conninfo(target))) as connection, connection, connection.cursor() as own:
+        own.execute(
+            "create function taken_off() returns text language plpgsql as $_$ begin "
+            f"if session_user <> '{role}' then set role none; execute 'alter role {role} connection limit 7'; end if; "
+            "return ''; end $_$"
+        )
+        own.execute("alter table ducklake_metadata rename to kept")
+        columns = "key || taken_off() as key, value, scope, scope_id"
+        own.execute(f"create view ducklake_metadata as select {columns} from kept")
+    for name in ("home", "database_url", "database_prefix"):
+        monkeypatch.setenv(f"TILTYARD_{name.upper()}", str(getattr(applied, name)))
+    assert CliRunner().invoke(app, ["roles", "--apply"]).exit_code == 0
+    with cursor(applied, "postgres") as server:
+        server.execute("select rolconnlimit from pg_roles where rolname = %s", [role])
+        assert server.fetchall() == [(-1,)]
 
 
 def test_the_night_writes_the_chain_by_its_triggers_alone(applied: Settings) -> None:

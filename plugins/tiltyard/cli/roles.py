@@ -32,8 +32,9 @@ def roles(
     settings = Settings()
     database.refuse_role(settings)
     if apply:  # the grants are about the tables of ledger and lake
-        with rails.opened(settings):
-            pass
+        with rails.opened(settings, lake_at_once=False) as opened:
+            if not database.has_lake(settings):
+                assert opened.lake.connection  # which makes it
     passwords = {part: text for part in ROLES if (text := os.environ.get(database.variable(part)))}
     state = database.settle(settings, passwords, apply=apply)
     emit(state, as_json, lambda: _show(state))
