@@ -285,14 +285,13 @@ def night_in_airflow(
             f"hindcast, or choose one after {night}."
         )
     url = address(rails.settings)
-    begun = clock.now()
+    begun, running = clock.now(), services.parts(rails.settings)
     through = {spec.source for spec in specs} - {spec.source for spec in specs if spec.name in waiting}
     for source in rails.settings.sources if sources is None else sources:
         if source in through:  # all of its models have had this night
             continue
         airflow.trigger_night(stages.dag_id("features", source), as_of)
     deadline = time.monotonic() + PATIENCE_S
-    running = services.parts(rails.settings)
     while left:
         if ended := [name for name in running if name not in services.parts(rails.settings)]:
             raise Unavailable(

@@ -197,11 +197,13 @@ def test_a_night_asks_nothing_of_a_source_whose_models_have_had_it(
     assert asked == ["subscription__features", "of_no_model__features"]
 
 
-@pytest.mark.parametrize("ended", ["scheduler", "triggerer"])
+@pytest.mark.parametrize(
+    ("ended", "when"), [("scheduler", "failed_runs"), ("triggerer", "failed_runs"), ("scheduler", "trigger_night")]
+)
 def test_a_part_of_airflow_that_ends_in_a_night_is_named_at_once(
-    rails: Rails, monkeypatch: pytest.MonkeyPatch, ended: str
+    rails: Rails, monkeypatch: pytest.MonkeyPatch, ended: str, when: str
 ) -> None:
-    """The parts are processes that do nothing; one is killed as soon as the night has begun."""
+    """The parts are processes that do nothing; one is killed while the night is begun, or as soon as it has."""
     running = {name: subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for name in COMPONENTS}
     folder = rails.settings.home / "run"
     folder.mkdir(parents=True, exist_ok=True)
@@ -211,12 +213,16 @@ def test_a_part_of_airflow_that_ends_in_a_night_is_named_at_once(
 
     class Killing:
         def trigger_night(self, dag_id: str, _: object) -> None:
-            pass
+            self.kill("trigger_night")
 
         def failed_runs(self, since: object) -> list[object]:
-            running[ended].kill()
-            running[ended].wait()
+            self.kill("failed_runs")
             return []
+
+        def kill(self, here: str) -> None:
+            if here == when:
+                running[ended].kill()
+                running[ended].wait()
 
     monkeypatch.setattr(quickstart, "to_come", lambda *_: {("churn", "drift")})
     monkeypatch.setattr(quickstart, "PATIENCE_S", 20)
