@@ -278,6 +278,23 @@ class _Settler:
             elif there[name]:
                 words = " ".join(there[name])
                 self._do(cursor, "", name, f"make it {words}", sql.SQL(f"alter role {{}} {words}").format(own))
+        self._make_own(cursor)
+
+    def _make_own(self, cursor: Cursor) -> None:
+        """Where a login looks for tables, and as whom it acts, it may set itself, as may whoever has its password."""
+        query = (
+            "select r.rolname, d.datname, split_part(one, '=', 1) from pg_db_role_setting s "
+            "join pg_roles r on r.oid = s.setrole left join pg_database d on d.oid = s.setdatabase "
+            "cross join unnest(s.setconfig) as one where r.rolname = any(%(names)s) "
+            "and split_part(one, '=', 1) in ('search_path', 'role') "
+            "and not (r.rolname = %(nightly)s and d.datname = %(mlflow)s and one = %(acting)s) order by 1, 2, 3"
+        )
+        due = {"nightly": self.names["nightly"], "mlflow": self.settings.database("mlflow"),
+               "acting": f"role={self.names['mlflow']}"}  # fmt: skip
+        for name, database, setting in _rows(cursor, query, names=[*self.names.values()], **due):
+            where = sql.SQL(" in database {}").format(sql.Identifier(database)) if database else sql.SQL("")
+            statement = sql.SQL(f"alter role {{}}{{}} reset {setting}").format(sql.Identifier(name), where)
+            self._do(cursor, database or "", name, f"take back the {setting} that it was given", statement)
 
     def make_members(self, cursor: Cursor) -> None:
         """Who may act as which role: nightly as MLflow, and the owner, where he is no superuser, as who owns tables."""

@@ -130,6 +130,24 @@ def test_no_part_has_the_owner_run_what_it_has_put_into_its_schema(applied: Sett
     assert roles.settle(applied, {}, apply=True).steps == ()
 
 
+def test_a_login_keeps_nothing_that_somebody_has_set_for_it(applied: Settings) -> None:
+    """Each login may set that for itself; one that is due stays, and so does what is the operator's."""
+    name, lake = roles.role(applied, "nightly"), applied.database("lake")
+    for statement in (f"alter role {name} set search_path = 'nowhere'", f"alter role {name} set work_mem = '8MB'",
+                      f"alter role {name} in database {lake} set role = 'none'"):  # fmt: skip
+        with cursor(as_role(applied, "nightly"), applied.database("ledger")) as server:
+            server.execute(statement)
+    told = [(step.database, step.role, step.what) for step in roles.settle(applied, {}, apply=True).steps]
+    assert told == [(lake, name, "take back the role that it was given"),
+                    ("", name, "take back the search_path that it was given")]  # fmt: skip
+    assert roles.settle(applied, {}, apply=True).steps == ()
+    assert said(applied, "nightly", "select * from decision") == ""
+    with cursor(applied, "postgres") as server:
+        server.execute("select setconfig from pg_db_role_setting s join pg_roles r on r.oid = setrole "
+                       "where rolname = %s order by 1", [name])  # fmt: skip
+        assert server.fetchall() == [([f"role={roles.role(applied, 'mlflow')}"],), (["work_mem=8MB"],)]
+
+
 def test_the_owner_reads_nothing_of_a_lake_that_is_a_part_s(applied: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A view in its catalogue, of which a function takes off the role that the owner acts as there."""
     role = roles.role(applied, "nightly")
