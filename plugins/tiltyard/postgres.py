@@ -239,6 +239,11 @@ def _connect(target: URL) -> "psycopg2.extensions.connection":
 
 def _no_answer(settings: Settings, error: Exception) -> Unavailable:
     reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+    if settings.database_role and re.search(r'role "[^"]*" does not exist', reason):
+        return Unavailable(
+            f"There is no role {settings.database_prefix}{settings.database_role} yet; tiltyard roles --apply, without "
+            "TILTYARD_DATABASE_ROLE, makes it."
+        )
     advice = "check TILTYARD_DATABASE_URL" if settings.database_url else f"look into {_log(settings)}"
     return Unavailable(f"PostgreSQL does not answer ({reason}); {advice}.")
 

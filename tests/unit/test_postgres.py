@@ -222,6 +222,14 @@ def test_your_own_server_wins_and_is_not_stopped(postgres_url: str, tmp_path: Pa
     assert not (tmp_path / "home").exists()
 
 
+def test_a_role_that_nobody_has_made_yet_is_told_with_what_makes_it(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, database_url=None, database_role="pages")
+    said = postgres._no_answer(settings, Exception('connection failed: FATAL:  role "tiltyard_pages" does not exist\n'))
+    assert str(said) == (
+        "There is no role tiltyard_pages yet; tiltyard roles --apply, without TILTYARD_DATABASE_ROLE, makes it."
+    )
+
+
 def test_your_own_server_that_is_not_there_is_told_in_one_sentence(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, database_url="postgresql://me:secret@127.0.0.1:1/")
 
