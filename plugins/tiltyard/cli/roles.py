@@ -32,9 +32,8 @@ def roles(
     settings = Settings()
     database.refuse_role(settings)
     if apply:  # the grants are about the tables of ledger and lake
-        with rails.opened(settings, lake_at_once=False) as opened:
-            if not database.has_lake(settings):
-                assert opened.lake.connection  # which makes it
+        with rails.opened(settings, lake_at_once=not database.has_lake(settings)):
+            pass
     passwords = {part: text for part in ROLES if (text := os.environ.get(database.variable(part)))}
     state = database.settle(settings, passwords, apply=apply)
     emit(state, as_json, lambda: _show(state))
