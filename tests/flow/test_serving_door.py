@@ -102,7 +102,8 @@ def serving(home: Settings, files: int | None = None, **values: str) -> Iterator
 
 def is_ready(service: Service) -> bool:
     assert service.process.poll() is None, "the service has ended"
-    with suppress(OSError):
+    # before it listens, a socket of loopback may be given its port, and be answered by itself
+    with suppress(OSError, http.client.HTTPException):
         client = service.client()
         client.request("GET", "/readyz")
         return client.getresponse().status == 200
